@@ -1,0 +1,29 @@
+//! The domain of Evermint, pure: types, the replicated state, and the one function that changes it.
+//!
+//! This crate does no IO, reads no clock and draws no random number; everything of that kind
+//! arrives inside a [`Command`](command::Command) or a [`Stamp`](time::Stamp). So the same
+//! history gives the same state, byte for byte, on every replica, and in every simulation.
+//!
+//! Where to start: [`state::State`] says what is replicated, [`apply::apply`] how it changes,
+//! [`invariant`] what must hold after every step. [`refresh`] decides *when* a credential falls
+//! due, [`placement`] *who* owns it, [`bundle`] what a sandbox sees of it. [`port`] lists what
+//! the domain needs from outside.
+
+pub mod apply;
+pub mod audit;
+pub mod bundle;
+pub mod command;
+pub mod credential;
+pub mod id;
+pub mod invariant;
+pub mod mint;
+pub mod placement;
+pub mod port;
+pub mod provider;
+pub mod record;
+pub mod refresh;
+pub mod secret;
+pub mod settings;
+pub mod state;
+pub mod strategy;
+pub mod time;
