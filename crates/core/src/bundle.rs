@@ -1,1 +1,179 @@
-//! x
+//! What a sandbox sees: which objects its bundle is made of, and how new they are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::credential::Credential;
+use crate::id::{CredentialId, Position, ProviderId, SandboxId, Workspace};
+use crate::provider::{Provider, Route, Sandbox};
+use crate::record::Key;
+use crate::state::State;
+use crate::time::UnixMs;
+
+/// The objects that one sandbox's bundle is made of.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// Whose bundle it is.
+    pub sandbox: Arc<Sandbox>,
+    /// The newest entry that touched any of the inputs. Never decreases while the sandbox lives.
+    pub generation: Position,
+    /// The routes of the sandbox's workspace, by name.
+    pub routes: Vec<RouteInput>,
+    /// The credentials of the attached providers, in order of attachment and key.
+    pub credentials: Vec<CredentialInput>,
+}
+
+/// A route with what it leads to.
+#[derive(Clone, Debug)]
+pub struct RouteInput {
+    /// The route.
+    pub route: Arc<Route>,
+    /// Its provider.
+    pub provider: Arc<Provider>,
+    /// The credential that it uses: the one it names, or the provider's first.
+    pub credential: Option<Arc<Credential>>,
+}
+
+/// A credential with its provider.
+#[derive(Clone, Debug)]
+pub struct CredentialInput {
+    /// Its provider.
+    pub provider: Arc<Provider>,
+    /// The credential.
+    pub credential: Arc<Credential>,
+}
+
+/// Gathers the inputs of a sandbox's bundle; `None` if there is no such sandbox.
+pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
+    let sandbox = state.sandboxes.get(&sandbox)?.clone();
+    let workspace = &sandbox.workspace;
+    let routes: Vec<RouteInput> = state
+        .routes
+        .iter()
+        .filter(|((w, _), _)| w == workspace)
+        .filter_map(|(_, route)| {
+            let provider = state.providers.get(&route.provider)?.clone();
+            let key = route
+                .credential
+                .as_ref()
+                .or_else(|| provider.credentials.first());
+            let credential = key.and_then(|key| {
+                let id = CredentialId {
+                    provider: provider.id,
+                    key: key.clone(),
+                };
+                state.credentials.get(&id).cloned()
+            });
+            Some(RouteInput {
+                route: route.clone(),
+                provider,
+                credential,
+            })
+        })
+        .collect();
+    let attached: Vec<&Arc<Provider>> = sandbox
+        .providers
+        .iter()
+        .filter_map(|id| state.providers.get(id))
+        .collect();
+    let credentials: Vec<CredentialInput> = attached
+        .iter()
+        .flat_map(|provider| {
+            state
+                .credentials_of(provider)
+                .map(|credential| CredentialInput {
+                    provider: Arc::clone(provider),
+                    credential: credential.clone(),
+                })
+        })
+        .collect();
+    let marks = state.workspaces.get(workspace).map(|m| m.route_deleted);
+    let generation = std::iter::once(sandbox.touched)
+        .chain(marks)
+        .chain(attached.iter().map(|p| p.touched))
+        .chain(credentials.iter().map(|c| c.credential.touched))
+        .chain(routes.iter().flat_map(|r| {
+            [r.route.touched, r.provider.touched]
+                .into_iter()
+                .chain(r.credential.iter().map(|c| c.touched))
+        }))
+        .max()
+        .unwrap_or_default();
+    Some(Inputs {
+        sandbox,
+        generation,
+        routes,
+        credentials,
+    })
+}
+
+impl Inputs {
+    /// When the next of the values that are good at `now` ends.
+    pub fn next_expiry(&self, now: UnixMs) -> Option<UnixMs> {
+        let of_routes = self.routes.iter().filter_map(|r| r.credential.as_ref());
+        let of_providers = self.credentials.iter().map(|c| &c.credential);
+        of_routes
+            .chain(of_providers)
+            .filter_map(|c| c.value.as_ref()?.expires_at)
+            .filter(|end| *end > now)
+            .min()
+    }
+}
+
+/// What some entries touched, as far as bundles care.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    providers: BTreeSet<ProviderId>,
+    workspaces: BTreeSet<Workspace>,
+    sandboxes: BTreeSet<SandboxId>,
+}
+
+impl Affected {
+    /// Sorts touched keys by what they mean for bundles.
+    pub fn by<'a>(touched: impl IntoIterator<Item = &'a Key>) -> Self {
+        let mut affected = Self::default();
+        for key in touched {
+            match key {
+                Key::Provider(id) => {
+                    affected.providers.insert(*id);
+                }
+                Key::Credential(id) => {
+                    affected.providers.insert(id.provider);
+                }
+                Key::Route(workspace, _) | Key::Workspace(workspace) => {
+                    affected.workspaces.insert(workspace.clone());
+                }
+                Key::Sandbox(id) => {
+                    affected.sandboxes.insert(*id);
+                }
+                Key::Meta
+                | Key::DataKey(_)
+                | Key::Replica(_)
+                | Key::Shard(_)
+                | Key::Audit(_)
+                | Key::Answer(_) => {}
+            }
+        }
+        affected
+    }
+
+    /// Whether no bundle can be concerned.
+    pub fn is_empty(&self) -> bool {
+        self.providers.is_empty() && self.workspaces.is_empty() && self.sandboxes.is_empty()
+    }
+
+    /// Whether the bundle that was made of `inputs` may have changed.
+    pub fn concerns(&self, inputs: &Inputs) -> bool {
+        self.sandboxes.contains(&inputs.sandbox.id)
+            || self.workspaces.contains(&inputs.sandbox.workspace)
+            || inputs
+                .sandbox
+                .providers
+                .iter()
+                .any(|id| self.providers.contains(id))
+            || inputs
+                .routes
+                .iter()
+                .any(|r| self.providers.contains(&r.provider.id))
+    }
+}

@@ -59,7 +59,9 @@ pub enum Command {
         api_address: String,
     },
     /// Forgets a replica. Its id is never used again.
-    RemoveReplica { replica: ReplicaId },
+    RemoveReplica {
+        replica: ReplicaId,
+    },
     /// Moves shards. Refused if the placement changed since `based_on`.
     AssignShards {
         based_on: u64,
@@ -85,7 +87,9 @@ pub enum Command {
         expires_at: BTreeMap<CredentialKey, Option<UnixMs>>,
     },
     /// Refused while a sandbox or route uses the provider.
-    DeleteProvider { id: ProviderId },
+    DeleteProvider {
+        id: ProviderId,
+    },
 
     // Refresh.
     /// Starts a new authorization epoch; what is in flight under the old one is void.
@@ -97,9 +101,13 @@ pub enum Command {
         expires_at: Option<UnixMs>,
     },
     /// Makes the next mint due at once.
-    RotateCredential { credential: CredentialId },
+    RotateCredential {
+        credential: CredentialId,
+    },
     /// Destroys the material; the value stays until its end.
-    DeleteRefresh { credential: CredentialId },
+    DeleteRefresh {
+        credential: CredentialId,
+    },
 
     // Routes and sandboxes.
     SetRoute {
@@ -120,7 +128,9 @@ pub enum Command {
         name: Name,
         providers: Vec<ProviderId>,
     },
-    DeleteSandbox { id: SandboxId },
+    DeleteSandbox {
+        id: SandboxId,
+    },
     AttachProvider {
         sandbox: SandboxId,
         provider: ProviderId,
@@ -242,7 +252,8 @@ pub enum Done {
     Settled,
 }
 
-/// Why a command was refused. Refused commands change nothing but the history's position.
+/// Why a command was refused. A refused command changes nothing but the history's position;
+/// [`Voided`](Self::Voided) alone also frees the ticket that it came under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The cluster was bootstrapped before.

@@ -77,6 +77,8 @@ pub struct Refresh {
     pub health: Health,
     /// The last committed mint.
     pub last_mint_at: Option<UnixMs>,
+    /// A mint of this grant whose outcome was never learned; named if the grant turns out dead.
+    pub lost: Option<LostMint>,
 }
 
 /// The part of a refresh that an operator writes and anyone may read.
@@ -133,8 +135,6 @@ pub struct Ticket {
     pub granted_at: UnixMs,
     /// For how long, in milliseconds on the leader's monotonic clock.
     pub ttl_ms: u64,
-    /// The mint whose unknown outcome this one gambles on.
-    pub after: Option<LostMint>,
 }
 
 /// A mint of which nobody knows whether the issuer rotated the grant.

@@ -1,1 +1,212 @@
-//! x
+//! What must hold of every state, and of every step from one state to the next: one function
+//! for each promise. The simulation runs them after each step; replicas do in debug builds.
+
+use crate::bundle;
+use crate::credential::{Credential, Phase};
+use crate::placement::shard_of;
+use crate::state::State;
+
+/// A promise that does not hold. Always a defect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{promise}: {what}")]
+pub struct Violation {
+    /// Which promise.
+    pub promise: &'static str,
+    /// What was found.
+    pub what: String,
+}
+
+fn violated<T>(promise: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation {
+        promise,
+        what: what.into(),
+    })
+}
+
+/// Checks one state.
+///
+/// # Errors
+/// The first promise that does not hold.
+pub fn check(state: &State) -> Result<(), Violation> {
+    references_lead_somewhere(state)?;
+    indices_agree(state)?;
+    for credential in state.credentials.values() {
+        g1_the_ticket_is_the_newest_attempt(credential)?;
+        values_are_of_their_time(state, credential)?;
+    }
+    Ok(())
+}
+
+/// Checks one step.
+///
+/// # Errors
+/// The first promise that does not hold.
+pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
+    history_goes_forward(before, after)?;
+    for (id, was) in &before.credentials {
+        if let Some(is) = after.credentials.get(id) {
+            g1_g3_tickets_are_fenced(was, is)?;
+        }
+    }
+    shard_epochs_grow(before, after)?;
+    g6_bundles_never_grow_older(before, after)
+}
+
+fn references_lead_somewhere(state: &State) -> Result<(), Violation> {
+    let promise = "references lead somewhere";
+    for provider in state.providers.values() {
+        if state.credentials_of(provider).count() != provider.credentials.len() {
+            return violated(
+                promise,
+                format!("provider {} lacks a credential", provider.id),
+            );
+        }
+    }
+    for id in state.credentials.keys() {
+        let listed = state
+            .providers
+            .get(&id.provider)
+            .is_some_and(|p| p.credentials.contains(&id.key));
+        if !listed {
+            return violated(promise, format!("credential {id} has no provider"));
+        }
+    }
+    for sandbox in state.sandboxes.values() {
+        if let Some(id) = sandbox
+            .providers
+            .iter()
+            .find(|id| !state.providers.contains_key(*id))
+        {
+            return violated(promise, format!("sandbox {} uses {id}", sandbox.id));
+        }
+    }
+    for route in state.routes.values() {
+        if !state.providers.contains_key(&route.provider) {
+            return violated(promise, format!("route {} has no provider", route.name));
+        }
+    }
+    Ok(())
+}
+
+fn indices_agree(state: &State) -> Result<(), Violation> {
+    let rebuilt = State::from_records(state.records());
+    match rebuilt {
+        Ok(rebuilt) if rebuilt == *state => Ok(()),
+        Ok(_) => violated("records are the whole state", "the indices differ"),
+        Err(e) => violated("records are the whole state", e.to_string()),
+    }
+}
+
+/// G1: the one ticket, or the one doubt, of a credential is its newest attempt.
+fn g1_the_ticket_is_the_newest_attempt(credential: &Credential) -> Result<(), Violation> {
+    let ticket = match &credential.phase {
+        Phase::Idle => return Ok(()),
+        Phase::Ticketed(ticket) => ticket,
+        Phase::InDoubt(doubt) => &doubt.ticket,
+    };
+    if ticket.attempt != credential.attempt {
+        return violated("G1 one ticket", format!("{}: {ticket:?}", credential.id));
+    }
+    Ok(())
+}
+
+fn values_are_of_their_time(state: &State, credential: &Credential) -> Result<(), Violation> {
+    let promise = "values are of their time";
+    if credential.touched > state.meta.position {
+        return violated(promise, format!("{} was touched later", credential.id));
+    }
+    if let Some(value) = &credential.value
+        && (value.generation > credential.generation || value.outputs.is_empty())
+    {
+        return violated(promise, format!("{} has a foreign value", credential.id));
+    }
+    if credential.shard != shard_of(&credential.id, state.settings().shards) {
+        return violated(promise, format!("{} is in a foreign shard", credential.id));
+    }
+    Ok(())
+}
+
+fn history_goes_forward(before: &State, after: &State) -> Result<(), Violation> {
+    let (was, is) = (&before.meta, &after.meta);
+    let forward = was.position < is.position
+        && was.clock <= is.clock
+        && was.next_replica <= is.next_replica
+        && was.placement_version <= is.placement_version;
+    match forward {
+        true => Ok(()),
+        false => violated("history goes forward", format!("{was:?} then {is:?}")),
+    }
+}
+
+/// G1 and G3: generation and attempt never decrease; a value changes only with its generation,
+/// by one, and for a refreshed credential only in a step that settles the current ticket.
+fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Violation> {
+    if is.attempt < was.attempt || is.attempt.0 > was.attempt.0 + 1 {
+        return violated("G1 one ticket", format!("{}: attempt jumped", is.id));
+    }
+    if is.generation < was.generation || is.generation.0 > was.generation.0 + 1 {
+        return violated("G3 fenced results", format!("{}: generation jumped", is.id));
+    }
+    if is.attempt > was.attempt && matches!(was.phase, Phase::Ticketed(_)) {
+        return violated("G1 one ticket", format!("{}: ticket replaced", is.id));
+    }
+    let outputs = |c: &Credential| c.value.as_ref().map(|v| v.outputs.clone());
+    if outputs(was) != outputs(is) && is.generation == was.generation {
+        return violated("G3 fenced results", format!("{}: value changed", is.id));
+    }
+    let minted = is.generation > was.generation && was.refresh.is_some();
+    if minted && matches!(was.phase, Phase::Idle) {
+        return violated("G3 fenced results", format!("{}: no ticket", is.id));
+    }
+    Ok(())
+}
+
+fn shard_epochs_grow(before: &State, after: &State) -> Result<(), Violation> {
+    for (shard, was) in &before.shards {
+        let holds = after.shards.get(shard).is_some_and(|is| {
+            is.epoch > was.epoch
+                || (is.epoch == was.epoch && (is.replica, is.session) == (was.replica, was.session))
+        });
+        if !holds {
+            return violated("shard epochs grow", format!("{shard:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// G6, as far as one replica's history goes: no sandbox's bundle grows older, and its inputs
+/// change only together with its generation.
+fn g6_bundles_never_grow_older(before: &State, after: &State) -> Result<(), Violation> {
+    for id in before.sandboxes.keys() {
+        let (Some(was), Some(is)) = (bundle::inputs(before, *id), bundle::inputs(after, *id))
+        else {
+            continue;
+        };
+        if is.generation < was.generation {
+            return violated("G6 no time travel", format!("sandbox {id}"));
+        }
+        let seen = |inputs: &bundle::Inputs| {
+            let values: Vec<_> = inputs
+                .credentials
+                .iter()
+                .map(|c| (c.credential.id.clone(), c.credential.value.clone()))
+                .collect();
+            let routes: Vec<_> = inputs
+                .routes
+                .iter()
+                .map(|r| {
+                    let value = r.credential.as_ref().and_then(|c| c.value.clone());
+                    (r.route.clone(), r.provider.config.clone(), value)
+                })
+                .collect();
+            (values, routes)
+        };
+        if is.generation == was.generation && seen(&was) != seen(&is) {
+            return violated(
+                "G6 no time travel",
+                format!("sandbox {id}: content changed within a generation"),
+            );
+        }
+    }
+    Ok(())
+}

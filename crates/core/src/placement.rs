@@ -73,7 +73,10 @@ mod tests {
                 .entry(rendezvous(shard, &live(&[1, 2, 3])))
                 .or_insert(0) += 1;
         }
-        assert!(counts.values().all(|n| (60..=110).contains(n)), "{counts:?}");
+        assert!(
+            counts.values().all(|n| (60..=110).contains(n)),
+            "{counts:?}"
+        );
     }
 
     #[test]

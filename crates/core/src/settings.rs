@@ -75,8 +75,7 @@ impl Settings {
             (
                 "ticket_margin_ms",
                 "must be at least a tenth and at most half of ticket_ttl_ms",
-                (self.ticket_ttl_ms / 10..=self.ticket_ttl_ms / 2)
-                    .contains(&self.ticket_margin_ms),
+                (self.ticket_ttl_ms / 10..=self.ticket_ttl_ms / 2).contains(&self.ticket_margin_ms),
             ),
             (
                 "doubt_wait_ms",

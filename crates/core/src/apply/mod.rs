@@ -1,0 +1,322 @@
+//! The one function that changes the replicated state.
+//!
+//! [`apply`] is total: it refuses, it never fails. It reads no clock: time is the leader's stamp,
+//! clamped so that it never runs back. It returns the keys of the records that it wrote or
+//! removed; they tell the store what to persist and the readers what to look at again.
+//!
+//! Each family of commands has a file: [`cluster`], [`provider`], [`refresh`], [`route`],
+//! [`sandbox`] and [`mint`], the protocol of DESIGN §3.
+
+mod cluster;
+mod mint;
+mod provider;
+mod refresh;
+mod route;
+mod sandbox;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::audit::{AuditEvent, AuditRecord};
+use crate::command::{Answer, Command, Done, Outcome, Proposal, Refusal};
+use crate::credential::Credential;
+use crate::id::{CredentialId, Position, ProviderId, RequestId};
+use crate::provider::{Provider, Sandbox};
+use crate::record::Key;
+use crate::settings::Settings;
+use crate::state::{ANSWERS_MAX, State};
+use crate::time::{Stamp, UnixMs};
+
+/// Applies one proposal, stamped `at` by the leader. Gives its answer and the keys of the
+/// records that it wrote or removed, in order.
+pub fn apply(state: &mut State, proposal: &Proposal, at: UnixMs) -> (Answer, Vec<Key>) {
+    let stamp = Stamp {
+        position: Position(state.meta.position.0 + 1),
+        at: state.meta.clock.max(at),
+    };
+    state.meta.position = stamp.position;
+    state.meta.clock = stamp.at;
+    let mut tx = Tx {
+        state,
+        stamp,
+        touched: BTreeSet::from([Key::Meta]),
+    };
+    if let Some(answer) = tx.state.answers.get(&proposal.request) {
+        let answer = answer.as_ref().clone();
+        return (answer, tx.touched.into_iter().collect());
+    }
+    let answer = Answer {
+        position: stamp.position,
+        outcome: tx.execute(&proposal.command),
+    };
+    if !is_idempotent(&proposal.command) {
+        tx.remember(proposal.request, &answer);
+    }
+    (answer, tx.touched.into_iter().collect())
+}
+
+/// Whether applying the command twice does no harm, so that its answer need not be remembered:
+/// the mint protocol is keyed by ticket and attempt, a placement by its version.
+fn is_idempotent(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::GrantTicket { .. }
+            | Command::CommitMint { .. }
+            | Command::FailMint { .. }
+            | Command::ExpireTicket { .. }
+            | Command::AbandonTicket { .. }
+            | Command::AssignShards { .. }
+            | Command::RegisterReplica { .. }
+    )
+}
+
+/// The state in the hands of one command.
+struct Tx<'a> {
+    state: &'a mut State,
+    stamp: Stamp,
+    touched: BTreeSet<Key>,
+}
+
+impl Tx<'_> {
+    fn execute(&mut self, command: &Command) -> Outcome {
+        if self.state.meta.settings.is_none() && !matches!(command, Command::Bootstrap { .. }) {
+            return Err(Refusal::NotBootstrapped);
+        }
+        match command {
+            Command::Bootstrap {
+                settings,
+                data_key,
+                wrapped,
+                installation,
+                peer_address,
+                api_address,
+            } => self.bootstrap(
+                settings,
+                (*data_key, wrapped),
+                (*installation, peer_address, api_address),
+            ),
+            Command::RegisterReplica {
+                installation,
+                peer_address,
+                api_address,
+            } => self.register_replica(*installation, peer_address, api_address),
+            Command::RemoveReplica { replica } => self.remove_replica(*replica),
+            Command::AssignShards { based_on, moves } => self.assign_shards(*based_on, moves),
+
+            Command::CreateProvider {
+                id,
+                workspace,
+                name,
+                kind,
+                config,
+                credentials,
+            } => self.create_provider(*id, workspace, name, kind, config, credentials),
+            Command::UpdateProvider {
+                id,
+                expected_version,
+                config,
+                credentials,
+                expires_at,
+            } => self.update_provider(*id, *expected_version, config, credentials, expires_at),
+            Command::DeleteProvider { id } => self.delete_provider(*id),
+
+            Command::ConfigureRefresh {
+                credential,
+                config,
+                material,
+                expires_at,
+            } => self.configure_refresh(credential, config, material, *expires_at),
+            Command::RotateCredential { credential } => self.rotate_credential(credential),
+            Command::DeleteRefresh { credential } => self.delete_refresh(credential),
+
+            Command::SetRoute {
+                workspace,
+                name,
+                provider,
+                credential,
+                model,
+                timeout_secs,
+            } => self.set_route(
+                workspace,
+                name,
+                *provider,
+                credential.as_ref(),
+                model,
+                *timeout_secs,
+            ),
+            Command::DeleteRoute { workspace, name } => self.delete_route(workspace, name),
+
+            Command::CreateSandbox {
+                id,
+                workspace,
+                name,
+                providers,
+            } => self.create_sandbox(*id, workspace, name, providers),
+            Command::DeleteSandbox { id } => self.delete_sandbox(*id),
+            Command::AttachProvider {
+                sandbox,
+                provider,
+                expected_version,
+            } => self.attach_provider(*sandbox, *provider, *expected_version),
+            Command::DetachProvider {
+                sandbox,
+                provider,
+                expected_version,
+            } => self.detach_provider(*sandbox, *provider, *expected_version),
+
+            Command::GrantTicket {
+                credential,
+                ticket,
+                owner,
+                session,
+                shard_epoch,
+                epoch,
+                expected_generation,
+                expected_attempt,
+                reason,
+            } => self.grant_ticket(
+                credential,
+                &mint::Claim {
+                    ticket: *ticket,
+                    owner: *owner,
+                    session: *session,
+                    shard_epoch: *shard_epoch,
+                    epoch: *epoch,
+                    generation: *expected_generation,
+                    attempt: *expected_attempt,
+                    reason: *reason,
+                },
+            ),
+            Command::CommitMint {
+                credential,
+                ticket,
+                outputs,
+                lifetime_ms,
+                new_material,
+            } => self.commit_mint(credential, *ticket, outputs, *lifetime_ms, new_material),
+            Command::FailMint {
+                credential,
+                ticket,
+                failure,
+            } => self.fail_mint(credential, *ticket, failure),
+            Command::ExpireTicket { credential, ticket } => self.expire_ticket(credential, *ticket),
+            Command::AbandonTicket { credential, ticket } => {
+                self.abandon_ticket(credential, *ticket)
+            }
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        self.state.settings()
+    }
+
+    /// Writes a record's new value and notes it as touched.
+    fn put_provider(&mut self, provider: Provider) {
+        self.touched.insert(Key::Provider(provider.id));
+        self.state.provider_names.insert(
+            (provider.workspace.clone(), provider.name.clone()),
+            provider.id,
+        );
+        self.state.providers.insert(provider.id, Arc::new(provider));
+    }
+
+    fn put_credential(&mut self, credential: Credential) {
+        let id = credential.id.clone();
+        self.touched.insert(Key::Credential(id.clone()));
+        if credential.ticket().is_some() {
+            self.state.tickets.insert(id.clone(), ());
+        } else {
+            self.state.tickets.remove(&id);
+        }
+        self.state.credentials.insert(id, Arc::new(credential));
+    }
+
+    fn remove_credential(&mut self, id: &CredentialId) {
+        self.touched.insert(Key::Credential(id.clone()));
+        self.state.tickets.remove(id);
+        self.state.credentials.remove(id);
+    }
+
+    fn put_sandbox(&mut self, sandbox: Sandbox) {
+        self.touched.insert(Key::Sandbox(sandbox.id));
+        self.state.sandbox_names.insert(
+            (sandbox.workspace.clone(), sandbox.name.clone()),
+            sandbox.id,
+        );
+        self.state.sandboxes.insert(sandbox.id, Arc::new(sandbox));
+    }
+
+    fn provider(&self, id: ProviderId) -> Result<Provider, Refusal> {
+        self.state
+            .providers
+            .get(&id)
+            .map(|p| p.as_ref().clone())
+            .ok_or(Refusal::NotFound(crate::command::Kind::Provider))
+    }
+
+    fn credential(&self, id: &CredentialId) -> Result<Credential, Refusal> {
+        self.state
+            .credentials
+            .get(id)
+            .map(|c| c.as_ref().clone())
+            .ok_or(Refusal::NotFound(crate::command::Kind::Credential))
+    }
+
+    /// Appends to the audit trail and drops what retention no longer covers.
+    fn audit(&mut self, event: AuditEvent) {
+        let position = self.stamp.position;
+        let record = AuditRecord {
+            position,
+            at: self.stamp.at,
+            event,
+        };
+        self.touched.insert(Key::Audit(position));
+        self.state.audit.insert(position, Arc::new(record));
+        let retention = self.settings().audit_retention as usize;
+        while self.state.audit.len() > retention {
+            let Some((oldest, _)) = self.state.audit.get_min().cloned() else {
+                break;
+            };
+            self.state.audit.remove(&oldest);
+            self.touched.insert(Key::Audit(oldest));
+        }
+    }
+
+    fn audit_change(&mut self, command: &str, object: impl std::fmt::Display) {
+        self.audit(AuditEvent::Change {
+            command: command.to_owned(),
+            object: object.to_string(),
+        });
+    }
+
+    fn remember(&mut self, request: RequestId, answer: &Answer) {
+        self.touched.insert(Key::Answer(request));
+        self.state.answer_order.insert(answer.position, request);
+        self.state.answers.insert(request, Arc::new(answer.clone()));
+        while self.state.answers.len() > ANSWERS_MAX {
+            let Some((position, oldest)) = self.state.answer_order.get_min().cloned() else {
+                break;
+            };
+            self.state.answer_order.remove(&position);
+            self.state.answers.remove(&oldest);
+            self.touched.insert(Key::Answer(oldest));
+        }
+    }
+}
+
+/// Refuses unless `expected` is absent or the object's current version.
+fn check_version(
+    kind: crate::command::Kind,
+    current: u64,
+    expected: Option<u64>,
+) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != current => Err(Refusal::VersionMismatch { kind, current }),
+        _ => Ok(()),
+    }
+}
+
+/// The answer of a command whose object may have been as wished before.
+fn changed(was_changed: bool) -> Outcome {
+    Ok(Done::Changed(was_changed))
+}

@@ -1,0 +1,133 @@
+//! What operators say about refreshing: configure, rotate, delete.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::provider::{check_count, insert_key};
+use super::{Tx, changed};
+use crate::command::{Done, Kind, Outcome, Refusal};
+use crate::credential::{
+    Credential, Health, Phase, Reason, Refresh, RefreshConfig, Settled, TicketEnd, Verdict,
+};
+use crate::id::{AuthorizationEpoch, CredentialId};
+use crate::provider::limit;
+use crate::refresh;
+use crate::secret::Sealed;
+use crate::time::{UnixMs, millis};
+
+impl Tx<'_> {
+    /// Starts a new authorization epoch. The value that is served stays, and so does a ticket
+    /// that is out: its request may still run, and the next one must not overlap with it.
+    pub(super) fn configure_refresh(
+        &mut self,
+        id: &CredentialId,
+        config: &RefreshConfig,
+        material: &BTreeMap<String, Sealed>,
+        expires_at: Option<UnixMs>,
+    ) -> Outcome {
+        let mut provider = self.provider(id.provider)?;
+        check_count(
+            "material entries",
+            config.material.len() + material.len(),
+            limit::MATERIAL,
+        )?;
+        let mut credential = match self.state.credentials.get(id) {
+            Some(known) => known.as_ref().clone(),
+            None => {
+                self.check_collision(&provider, &id.key)?;
+                check_count(
+                    "credentials",
+                    provider.credentials.len() + 1,
+                    limit::CREDENTIALS,
+                )?;
+                insert_key(&mut provider.credentials, &id.key);
+                provider.touched = self.stamp.position;
+                self.blank_credential(&provider, &id.key)
+            }
+        };
+        drop_doubt(&mut credential);
+        if let (Some(value), Some(end)) = (&mut credential.value, expires_at) {
+            value.expires_at = Some(end);
+            credential.touched = self.stamp.position;
+        }
+        // A new configuration is proven at once, unless the operator vouches for the value that
+        // is there by saying when it ends.
+        let (due_at, due_reason) = match (&credential.value, expires_at) {
+            (Some(_), Some(end)) => {
+                let left = millis(end.since(self.stamp.at));
+                let after = refresh::due_after_ms(config, id, credential.generation, left);
+                (self.stamp.at + Duration::from_millis(after), Reason::Due)
+            }
+            _ => (self.stamp.at, Reason::First),
+        };
+        let epoch = AuthorizationEpoch(self.stamp.position.0);
+        let last_mint_at = credential.refresh.as_ref().and_then(|r| r.last_mint_at);
+        credential.refresh = Some(Refresh {
+            config: config.clone(),
+            material: material.clone(),
+            epoch,
+            due_at,
+            due_reason,
+            failures: 0,
+            health: Health {
+                verdict: Verdict::Pending,
+                cause: String::new(),
+                remedy: String::new(),
+                since: self.stamp.at,
+            },
+            last_mint_at,
+            lost: None,
+        });
+        self.audit_change("configure-refresh", id);
+        self.put_credential(credential);
+        provider.version += 1;
+        self.put_provider(provider);
+        Ok(Done::Configured(epoch))
+    }
+
+    /// Makes the next mint due now. A refresh that was stopped tries once more; a doubt still
+    /// waits for its time, since gambling on a spent token may lose the grant.
+    pub(super) fn rotate_credential(&mut self, id: &CredentialId) -> Outcome {
+        let mut credential = self.credential(id)?;
+        let at = self.stamp.at;
+        let refresh = credential.refresh.as_mut().ok_or(Refusal::NoRefresh)?;
+        refresh.due_at = at;
+        refresh.due_reason = Reason::Rotate;
+        if refresh.health.verdict.is_final() {
+            refresh.health.verdict = Verdict::Retrying;
+            refresh.health.since = at;
+        }
+        self.audit_change("rotate-credential", id);
+        self.put_credential(credential);
+        Ok(Done::Ok)
+    }
+
+    /// Destroys the material. The value stays until its end.
+    pub(super) fn delete_refresh(&mut self, id: &CredentialId) -> Outcome {
+        if !self.state.providers.contains_key(&id.provider) {
+            return Err(Refusal::NotFound(Kind::Provider));
+        }
+        let Ok(mut credential) = self.credential(id) else {
+            return changed(false);
+        };
+        if credential.refresh.take().is_none() {
+            return changed(false);
+        }
+        drop_doubt(&mut credential);
+        self.audit_change("delete-refresh", id);
+        self.put_credential(credential);
+        changed(true)
+    }
+}
+
+/// A doubt is about the old grant; with a new configuration, or none, nobody asks any more. Its
+/// request ended with its ticket.
+fn drop_doubt(credential: &mut Credential) {
+    if let Phase::InDoubt(doubt) = &credential.phase {
+        credential.settled = Some(Settled {
+            ticket: doubt.ticket.id,
+            end: TicketEnd::Voided,
+        });
+        credential.phase = Phase::Idle;
+    }
+}

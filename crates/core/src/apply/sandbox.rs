@@ -1,0 +1,132 @@
+//! Sandboxes and what is attached to them.
+
+use super::provider::check_count;
+use super::{Tx, changed, check_version};
+use crate::command::{Done, Kind, Outcome, Refusal};
+use crate::id::{Name, ProviderId, SandboxId, Workspace};
+use crate::provider::{Provider, Sandbox, limit};
+use crate::record::Key;
+
+impl Tx<'_> {
+    pub(super) fn create_sandbox(
+        &mut self,
+        id: SandboxId,
+        workspace: &Workspace,
+        name: &Name,
+        providers: &[ProviderId],
+    ) -> Outcome {
+        if self.state.sandbox_named(workspace, name).is_some()
+            || self.state.sandboxes.contains_key(&id)
+        {
+            return Err(Refusal::AlreadyExists(Kind::Sandbox));
+        }
+        let mut sandbox = Sandbox {
+            id,
+            workspace: workspace.clone(),
+            name: name.clone(),
+            providers: Vec::new(),
+            version: 1,
+            created_at: self.stamp.at,
+            touched: self.stamp.position,
+        };
+        for provider in providers {
+            self.check_attach(&sandbox, *provider)?;
+            if !sandbox.providers.contains(provider) {
+                sandbox.providers.push(*provider);
+            }
+        }
+        self.audit_change("create-sandbox", format_args!("{workspace}/{name}"));
+        self.put_sandbox(sandbox);
+        Ok(Done::Version(1))
+    }
+
+    pub(super) fn delete_sandbox(&mut self, id: SandboxId) -> Outcome {
+        let Some(sandbox) = self.state.sandboxes.remove(&id) else {
+            return changed(false);
+        };
+        self.touched.insert(Key::Sandbox(id));
+        self.state
+            .sandbox_names
+            .remove(&(sandbox.workspace.clone(), sandbox.name.clone()));
+        self.audit_change(
+            "delete-sandbox",
+            format_args!("{}/{}", sandbox.workspace, sandbox.name),
+        );
+        changed(true)
+    }
+
+    pub(super) fn attach_provider(
+        &mut self,
+        id: SandboxId,
+        provider: ProviderId,
+        expected_version: Option<u64>,
+    ) -> Outcome {
+        let mut sandbox = self.sandbox(id)?;
+        check_version(Kind::Sandbox, sandbox.version, expected_version)?;
+        let attached = self.check_attach(&sandbox, provider)?;
+        if sandbox.providers.contains(&provider) {
+            return changed(false);
+        }
+        sandbox.providers.push(provider);
+        self.touch_sandbox(sandbox, "attach-provider", &attached);
+        changed(true)
+    }
+
+    pub(super) fn detach_provider(
+        &mut self,
+        id: SandboxId,
+        provider: ProviderId,
+        expected_version: Option<u64>,
+    ) -> Outcome {
+        let mut sandbox = self.sandbox(id)?;
+        check_version(Kind::Sandbox, sandbox.version, expected_version)?;
+        let detached = self.provider(provider)?;
+        if !sandbox.providers.contains(&provider) {
+            return changed(false);
+        }
+        sandbox.providers.retain(|p| *p != provider);
+        self.touch_sandbox(sandbox, "detach-provider", &detached);
+        changed(true)
+    }
+
+    fn sandbox(&self, id: SandboxId) -> Result<Sandbox, Refusal> {
+        self.state
+            .sandboxes
+            .get(&id)
+            .map(|s| s.as_ref().clone())
+            .ok_or(Refusal::NotFound(Kind::Sandbox))
+    }
+
+    fn touch_sandbox(&mut self, mut sandbox: Sandbox, command: &str, provider: &Provider) {
+        sandbox.version += 1;
+        sandbox.touched = self.stamp.position;
+        self.audit_change(
+            command,
+            format_args!("{}/{} {}", sandbox.workspace, sandbox.name, provider.name),
+        );
+        self.put_sandbox(sandbox);
+    }
+
+    /// Whether `sandbox` may use the provider's credentials beside those that it has.
+    fn check_attach(&self, sandbox: &Sandbox, id: ProviderId) -> Result<Provider, Refusal> {
+        let provider = self.provider(id)?;
+        if provider.workspace != sandbox.workspace {
+            return Err(Refusal::OtherWorkspace);
+        }
+        let others = || sandbox.providers.iter().filter(|other| **other != id);
+        check_count("attached providers", others().count() + 1, limit::ATTACHED)?;
+        for other in others().filter_map(|other| self.state.providers.get(other)) {
+            if let Some(key) = provider
+                .credentials
+                .iter()
+                .find(|key| other.credentials.contains(key))
+            {
+                return Err(Refusal::KeyCollision {
+                    key: key.clone(),
+                    provider: other.name.clone(),
+                });
+            }
+        }
+        Ok(provider)
+    }
+}
