@@ -182,7 +182,8 @@ fn a_result_under_a_replaced_ticket_changes_nothing() {
 
 #[test]
 fn every_end_of_a_ticket_may_arrive_twice() {
-    let rows: [(&str, fn(&World) -> Command); 4] = [
+    type End = fn(&World) -> Command;
+    let rows: [(&str, End); 4] = [
         ("commit", |w| w.commit(1, "t1")),
         ("fail", |w| w.fail(1, FailureClass::Transient)),
         ("abandon", |w| w.abandon(1)),

@@ -12,7 +12,7 @@ use evermint_core::id::*;
 use evermint_core::invariant;
 use evermint_core::mint::FailureClass;
 use evermint_core::state::State;
-use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::strategy::{ReplayPolicy, Strategy as Way};
 use evermint_core::time::UnixMs;
 use proptest::prelude::*;
 use support::*;
@@ -40,7 +40,7 @@ enum Step {
     Repeat,
 }
 
-fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Step> {
     let ticket = 0..6_u8;
     prop_oneof![
         6 => (ticket.clone(), 0..8_u8).prop_map(|(ticket, off)| Step::Claim { ticket, off }),
@@ -107,7 +107,7 @@ fn command(world: &World, step: &Step) -> Option<Command> {
         Step::Configure(n) => Command::ConfigureRefresh {
             credential: token(),
             config: config(
-                Strategy::ALL[usize::from(n % 3)],
+                Way::ALL[usize::from(n % 3)],
                 [
                     ReplayPolicy::Safe,
                     ReplayPolicy::Grace(30_000),
@@ -190,7 +190,7 @@ proptest! {
                 (None, Some((last, _))) => last.clone(),
                 (None, None) => continue,
             };
-            world.apply(&proposal);
+            let _ = world.apply(&proposal);
             log.push((proposal, world.now));
         }
 
