@@ -273,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn the_history_of_the_real_providers_fixture_is_read_too() {
+        let json = r#"[{"seq":36,"client":"rt-005","grant":"refresh_token","grant_id":"lS8p","presented":"1e3d53a4b4e0",
+            "presented_generation":0,"use":1,"issued":"b2f1c5a0e3d4","access":"0a1b2c3d4e5f","generation":1,"status":200,
+            "error":null,"detail":null,"reuse":false,"fault":"hold_after","arrived_ms":3893.414,
+            "arrived_unix_ms":1790000000000,"served_ms":3895.1,"ended_ms":3899.75,"ended_unix_ms":1790000000006,
+            "end":"client_gone"}]"#;
+        let mut history: History = serde_json::from_str(json).unwrap();
+        let record = history.record(36).unwrap();
+        assert_eq!((record.showing, record.end), (Some(1), Some(End::ClientGone)));
+        assert_eq!((record.presented_generation, record.generation), (Some(0), Some(1)));
+    }
+
+    #[test]
     fn the_oldest_records_are_forgotten_first() {
         let mut history = History::default();
         for seq in 1..=RECORDS_MAX as u64 + 1 {
