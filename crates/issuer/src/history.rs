@@ -281,8 +281,14 @@ mod tests {
             "end":"client_gone"}]"#;
         let mut history: History = serde_json::from_str(json).unwrap();
         let record = history.record(36).unwrap();
-        assert_eq!((record.showing, record.end), (Some(1), Some(End::ClientGone)));
-        assert_eq!((record.presented_generation, record.generation), (Some(0), Some(1)));
+        assert_eq!(
+            (record.showing, record.end),
+            (Some(1), Some(End::ClientGone))
+        );
+        assert_eq!(
+            (record.presented_generation, record.generation),
+            (Some(0), Some(1))
+        );
     }
 
     #[test]
