@@ -1,0 +1,35 @@
+# The front door. `just` lists what there is; checks only read, fixes rewrite.
+
+_default:
+    @just --list
+
+# A whole cluster on loopback, to look at and to break
+dev *ARGS:
+    cargo run --release -p evermint -- dev {{ARGS}}
+
+# Every test
+test *ARGS:
+    cargo nextest run --workspace {{ARGS}}
+
+# Format, lints and docs, as CI checks them
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Rewrites what can be rewritten
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty
+
+# The simulation over many seeds, e.g. `just sim 1000000`
+sim SEEDS="20000":
+    SEEDS={{SEEDS}} cargo nextest run --release -p evermint-sim --no-capture
+
+# Who may bring what into the tree
+deny:
+    cargo deny check bans licenses sources
+
+# The benchmarks of benches/README.md
+bench:
+    cargo run --release -p evermint-benches
