@@ -1,1 +1,32 @@
-//! Under construction.
+//! The faces of a replica: the gRPC services of `evermint.v1`, health and reflection.
+//!
+//! The gateway parses requests into the domain's types, seals secrets before they go anywhere,
+//! proposes commands, and serves reads from the replica's own applied state. It stands on ports
+//! alone: it knows nothing of Raft, of issuers or of actors. [`serve`] is the entry; [`Ports`] is
+//! what it needs.
+//!
+//! Where to read next: `service` has a file for each service, `rim` turns requests into types,
+//! `show` turns types into answers, `status` turns errors into codes, `views` keeps bundles ready,
+//! `call` is what happens around every call, and `caller` says who may call.
+
+mod bundle;
+mod call;
+mod caller;
+mod health;
+mod names;
+mod port;
+mod rim;
+mod server;
+mod service;
+mod shared;
+mod show;
+mod status;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod views;
+
+pub use caller::{AdminToken, Caller};
+pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role};
+pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
+pub use shared::Ports;
+pub use status::{REASON, RETRY};

@@ -1,0 +1,106 @@
+//! What the gateway needs from outside beside the domain's ports; the binary wires both to the
+//! crates that know issuers and Raft, of which this crate knows nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use evermint_core::credential::RefreshConfig;
+use evermint_core::id::{ReplicaId, SessionId};
+use evermint_core::port::ProposeError;
+use evermint_core::secret::Secret;
+use evermint_core::strategy::Strategy;
+
+/// Something wrong with one field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// The field, as the request names it: `token_url`, `material["client_id"]`.
+    pub field: String,
+    /// What is wrong and what is allowed, as the rest of a sentence; never a value that may be
+    /// secret.
+    pub problem: String,
+}
+
+/// What a refresh has to look like before it may be stored: known to those who talk to issuers.
+pub trait RefreshPolicy: Send + Sync + 'static {
+    /// Whether `strategy` counts this material as secret. It is sealed then, wherever the request
+    /// put it.
+    fn is_secret(&self, strategy: Strategy, material: &str) -> bool;
+
+    /// Every problem of a configuration, in the order of its fields: material that is missing,
+    /// malformed or unknown, and a token endpoint that is not allowed. Fields are named as in
+    /// `evermint.v1`; material is `material["name"]` whether it is secret or not.
+    fn check(
+        &self,
+        config: &RefreshConfig,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Vec<FieldProblem>;
+}
+
+/// The Raft group, as far as operators see and change it.
+#[async_trait]
+pub trait ClusterControl: Send + Sync + 'static {
+    /// The group as this replica sees it now.
+    fn status(&self) -> RaftStatus;
+
+    /// Takes a replica out: its vote first, then its record. `false` if there is no such member.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError>;
+}
+
+/// Why the group was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// The change would do harm, for this reason.
+    #[error("{0}")]
+    Refused(String),
+    /// No outcome is known.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// The Raft group as one replica sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// What this replica is.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// The leader, if it knows one.
+    pub leader: Option<ReplicaId>,
+    /// Who votes.
+    pub voters: BTreeSet<ReplicaId>,
+    /// The newest index in its log.
+    pub last_log_index: u64,
+    /// The newest index that it has applied.
+    pub applied_index: u64,
+    /// The index of its newest snapshot; 0 without one.
+    pub snapshot_index: u64,
+    /// What it knows of the members: of all of them if it leads, else of itself.
+    pub peers: BTreeMap<ReplicaId, Peer>,
+}
+
+/// What is known of one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its life.
+    pub session: Option<SessionId>,
+    /// Log entries that it lacks.
+    pub lag: Option<u64>,
+    /// Time since it was heard of.
+    pub last_heard: Option<Duration>,
+}
+
+/// What a replica is to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of Raft")]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    /// Shut down, or no member yet.
+    Down,
+}

@@ -1,0 +1,198 @@
+//! The gRPC server of one replica.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermint_proto::v1::audit_server::AuditServer;
+use evermint_proto::v1::cluster_server::ClusterServer;
+use evermint_proto::v1::inference_server::InferenceServer;
+use evermint_proto::v1::providers_server::ProvidersServer;
+use evermint_proto::v1::ready::bundles_server::BundlesServer;
+use evermint_proto::v1::refreshes_server::RefreshesServer;
+use evermint_proto::v1::sandboxes_server::SandboxesServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+
+use crate::caller::AdminToken;
+use crate::service::Services;
+use crate::shared::{Ports, Shared};
+use crate::views::Views;
+use crate::{call, health, names};
+
+/// The largest request that is read, in bytes. A valid one stays below 1 MiB; the rest is room to
+/// say which field of an invalid one is too large.
+pub const REQUEST_MAX: usize = 4 << 20;
+/// HTTP/2 pings go out at this interval, and an answer has to come within the other.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// Most streams of one connection: watchers of a whole node may share one.
+const STREAMS_MAX: u32 = 4096;
+/// Most calls of one connection that are worked on at once.
+const CALLS_MAX: usize = 1024;
+/// How long calls may run on after the shutdown began.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the server's operator may set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bounds on reads.
+    pub limits: Limits,
+    /// The token that every call needs; without one anyone who reaches the server may call.
+    pub admin: Option<AdminToken>,
+    /// Serves TLS with these files; plain HTTP/2 without.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Bounds on reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Out of touch with a leader for longer, a replica serves no secrets.
+    pub max_staleness: Duration,
+    /// How long a call waits at most until this replica has applied what it asks for.
+    pub catch_up: Duration,
+    /// How often a watcher hears at least.
+    pub heartbeat: Duration,
+    /// The program's version, for status.
+    pub version: &'static str,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_staleness: Duration::from_secs(300),
+            catch_up: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(15),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, with the chain up to a root that clients trust.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the TLS configuration cannot be read.
+    #[error("cannot read {path}: {source}")]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The certificate or its key is not what it should be.
+    #[error("the TLS certificate or its key cannot be used: {0}")]
+    Tls(tonic::transport::Error),
+    /// The descriptors of this build cannot be served.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server stopped.
+    #[error("the gRPC server stopped: {0}")]
+    Serve(tonic::transport::Error),
+}
+
+/// Serves every face on `listener` until `shutdown`; calls that run then have a few seconds to
+/// end, and watch streams end at once.
+///
+/// # Errors
+/// [`Error`].
+pub async fn serve(
+    listener: TcpListener,
+    ports: Ports,
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(STREAMS_MAX)
+        .concurrency_limit_per_connection(CALLS_MAX);
+    if let Some(files) = &config.tls {
+        let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
+        server = server
+            .tls_config(ServerTlsConfig::new().identity(identity))
+            .map_err(Error::Tls)?;
+    }
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!({ names::ADDRESS } = %address, tls = config.tls.is_some(), "serving gRPC");
+    }
+
+    let shared = Arc::new(Shared {
+        views: Views::new(Arc::clone(&ports.view), Arc::clone(&ports.keyring)),
+        ports,
+        limits: config.limits,
+        shutdown: shutdown.clone(),
+    });
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let routes = routes(&shared, config.admin, health_service)?;
+    let serving = server.add_routes(routes).serve_with_incoming_shutdown(
+        TcpIncoming::from(listener).with_nodelay(Some(true)),
+        shutdown.clone().cancelled_owned(),
+    );
+    let fit = health::start(&shared, &reporter).await;
+    tokio::select! {
+        served = serving => served.map_err(Error::Serve),
+        () = background(&shared, &reporter, fit) => Ok(()),
+    }
+}
+
+/// Everything that goes on beside calls; ends after the shutdown, when the drain is over.
+async fn background(shared: &Shared, reporter: &HealthReporter, fit: bool) {
+    tokio::join!(
+        shared.views.follow(shared.shutdown.clone()),
+        health::report(shared, reporter, fit),
+        async {
+            shared.shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        },
+    );
+}
+
+fn routes(
+    shared: &Arc<Shared>,
+    admin: Option<AdminToken>,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, Error> {
+    let services = Services(Arc::clone(shared));
+    macro_rules! limited {
+        ($server:ident) => {
+            $server::new(services.clone()).max_decoding_message_size(REQUEST_MAX)
+        };
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(evermint_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(limited!(ProvidersServer))
+        .add_service(limited!(RefreshesServer))
+        .add_service(limited!(InferenceServer))
+        .add_service(limited!(SandboxesServer))
+        .add_service(limited!(BundlesServer))
+        .add_service(limited!(ClusterServer))
+        .add_service(limited!(AuditServer))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let around = axum::middleware::from_fn_with_state(admin, call::wrap);
+    Ok(Routes::from(routes.into_axum_router().layer(around)))
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::TlsFile {
+        path: path.clone(),
+        source,
+    })
+}

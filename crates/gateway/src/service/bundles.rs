@@ -1,0 +1,197 @@
+//! `evermint.v1.Bundles`: reads of secrets, fenced (DESIGN §5).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermint_core::command::Kind;
+use evermint_core::id::{Name, Position, SandboxId};
+use evermint_core::time::millis;
+use evermint_proto::v1;
+use evermint_proto::v1::ready;
+use evermint_proto::v1::ready::bundles_server::Bundles;
+use futures::Stream;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::Services;
+use crate::bundle::Ready;
+use crate::rim::Rim;
+use crate::views::Watch;
+use crate::{names, status};
+
+#[tonic::async_trait]
+impl Bundles for Services {
+    async fn get_bundle(
+        &self,
+        request: Request<v1::GetBundleRequest>,
+    ) -> Result<Response<ready::GetBundleResponse>, Status> {
+        let request = request.into_inner();
+        let sandbox = Reader::parse(&request.sandbox, &request.workspace)?;
+        if request.consistent {
+            self.catch_up().await?;
+        }
+        self.admit(Position(request.min_generation)).await?;
+        let ready = sandbox
+            .find(self)
+            .and_then(|id| self.views.current(id))
+            .ok_or_else(|| sandbox.unknown())?;
+        // Asked after the bundle was looked at: a replica that fell out of touch meanwhile says so.
+        let staleness = self.fit()?;
+        let now = self.ports.view.now();
+        let good_until = now + Duration::from_millis(request.min_ttl_ms);
+        Ok(Response::new(ready::GetBundleResponse {
+            bundle: Some(ready.bytes.clone()),
+            staleness_ms: millis(staleness),
+            server_time_ms: now.0,
+            expiring: ready
+                .ends
+                .iter()
+                .filter(|(_, end)| *end < good_until)
+                .map(|(credential, _)| credential.clone())
+                .collect(),
+        }))
+    }
+
+    type WatchBundleStream = BundleStream;
+
+    async fn watch_bundle(
+        &self,
+        request: Request<v1::WatchBundleRequest>,
+    ) -> Result<Response<BundleStream>, Status> {
+        let request = request.into_inner();
+        let sandbox = Reader::parse(&request.sandbox, &request.workspace)?;
+        self.admit(Position(request.min_generation)).await?;
+        let watch = sandbox
+            .find(self)
+            .and_then(|id| Some((id, self.views.watch(id)?)));
+        let (id, watch) = watch.ok_or_else(|| sandbox.unknown())?;
+        let watching = Watching {
+            services: self.clone(),
+            id,
+            watch,
+            held: Held::Revision(request.known_revision),
+            next_beat: Instant::now(),
+        };
+        let stream = futures::stream::unfold(Some(watching), |watching| async {
+            let mut watching = watching?;
+            match watching.next().await {
+                Ok(message) => Some((Ok(message), Some(watching))),
+                Err(status) => {
+                    tracing::debug!(
+                        { names::SANDBOX } = %watching.id,
+                        { names::CODE } = ?status.code(),
+                        "a watch ended"
+                    );
+                    Some((Err(status), None))
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// What a watcher receives.
+pub(crate) type BundleStream =
+    Pin<Box<dyn Stream<Item = Result<ready::WatchBundleResponse, Status>> + Send>>;
+
+/// The sandbox that a request names, by id or by name.
+struct Reader {
+    id: Option<SandboxId>,
+    place: (evermint_core::id::Workspace, Name),
+}
+
+impl Reader {
+    fn parse(sandbox: &str, workspace: &str) -> Result<Self, Status> {
+        let mut rim = Rim::default();
+        let workspace = rim.workspace(workspace);
+        let name = rim.parse::<Name>("sandbox", sandbox);
+        let place = rim.finish(|| Some((workspace?, name?)))?;
+        Ok(Self {
+            id: sandbox.parse().ok(),
+            place,
+        })
+    }
+
+    fn find(&self, services: &Services) -> Option<SandboxId> {
+        let state = services.state();
+        let by_id = self.id.filter(|id| state.sandboxes.contains_key(id));
+        by_id.or_else(|| Some(state.sandbox_named(&self.place.0, &self.place.1)?.id))
+    }
+
+    fn unknown(&self) -> Status {
+        status::not_found(Kind::Sandbox, &self.place.1)
+    }
+}
+
+/// One watcher. It has no queue: whenever its reader is ready for more, it is given the newest
+/// bundle.
+struct Watching {
+    services: Services,
+    id: SandboxId,
+    watch: Watch,
+    held: Held,
+    next_beat: Instant,
+}
+
+/// The bundle that the reader holds.
+enum Held {
+    /// One of this revision, from an earlier stream; perhaps empty.
+    Revision(String),
+    /// This one.
+    Sent(Position, String),
+}
+
+impl Held {
+    fn is(&self, ready: &Ready) -> bool {
+        match self {
+            Self::Revision(revision) => *revision == ready.revision,
+            Self::Sent(generation, revision) => {
+                (*generation, revision) == (ready.generation, &ready.revision)
+            }
+        }
+    }
+}
+
+impl Watching {
+    /// The next message.
+    async fn next(&mut self) -> Result<ready::WatchBundleResponse, Status> {
+        loop {
+            if self.services.shutdown.is_cancelled() {
+                return Err(status::shutting_down());
+            }
+            let staleness = self.services.fit()?;
+            let Some(ready) = self.watch.current() else {
+                return Err(status::not_found(Kind::Sandbox, self.id));
+            };
+            let held = self.held.is(&ready);
+            if !held || self.next_beat <= Instant::now() {
+                return Ok(self.message(&ready, held, staleness));
+            }
+            let max_staleness = self.services.limits.max_staleness;
+            let until_unfit = max_staleness.saturating_sub(staleness) + Duration::from_millis(1);
+            let wake = self.next_beat.min(Instant::now() + until_unfit);
+            tokio::select! {
+                () = self.watch.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
+                () = self.services.shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        ready: &Arc<Ready>,
+        held: bool,
+        staleness: Duration,
+    ) -> ready::WatchBundleResponse {
+        self.held = Held::Sent(ready.generation, ready.revision.clone());
+        self.next_beat = Instant::now() + self.services.limits.heartbeat;
+        ready::WatchBundleResponse {
+            bundle: (!held).then(|| ready.bytes.clone()),
+            staleness_ms: millis(staleness),
+            server_time_ms: self.services.ports.view.now().0,
+            generation: ready.generation.0,
+        }
+    }
+}

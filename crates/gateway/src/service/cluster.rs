@@ -1,0 +1,99 @@
+//! `evermint.v1.Cluster`.
+
+use std::collections::BTreeMap;
+
+use evermint_core::id::ReplicaId;
+use evermint_core::time::millis;
+use evermint_proto::v1;
+use evermint_proto::v1::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+
+use super::Services;
+use crate::rim::Rim;
+use crate::{show, status};
+
+#[tonic::async_trait]
+impl Cluster for Services {
+    async fn get_cluster_status(
+        &self,
+        request: Request<v1::GetClusterStatusRequest>,
+    ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
+        let state = self.read(request.into_inner().consistent).await?;
+        let view = &self.ports.view;
+        let raft = self.ports.control.status();
+        let (replica, session) = view.identity();
+
+        let mut owned: BTreeMap<ReplicaId, u32> = BTreeMap::new();
+        for assignment in state.shards.values() {
+            *owned.entry(assignment.replica).or_default() += 1;
+        }
+        let replicas = state
+            .replicas
+            .values()
+            .map(|member| {
+                let peer = raft.peers.get(&member.id).cloned().unwrap_or_default();
+                v1::Replica {
+                    id: member.id.0,
+                    peer_address: member.peer_address.clone(),
+                    api_address: member.api_address.clone(),
+                    joined_at_ms: member.joined_at.0,
+                    voter: raft.voters.contains(&member.id),
+                    session: peer.session.map(|s| s.to_string()).unwrap_or_default(),
+                    lag: peer.lag,
+                    last_heard_ms: peer.last_heard.map(millis),
+                    shards: owned.get(&member.id).copied().unwrap_or_default(),
+                }
+            })
+            .collect();
+        let settings = state.meta.settings.as_ref();
+        let shards = settings.map_or(0, |s| u32::from(s.shards));
+        Ok(Response::new(v1::GetClusterStatusResponse {
+            replica: replica.0,
+            session: session.to_string(),
+            role: show::role(raft.role).into(),
+            term: raft.term,
+            leader: raft.leader.map(|id| id.0),
+            replicas,
+            position: state.meta.position.0,
+            last_log_index: raft.last_log_index,
+            applied_index: raft.applied_index,
+            snapshot_index: raft.snapshot_index,
+            staleness_ms: view.staleness().map(millis),
+            server_time_ms: view.now().0,
+            settings: settings.map(show::settings),
+            placement_version: state.meta.placement_version,
+            unowned_shards: shards.saturating_sub(owned.values().sum()),
+            counts: Some(v1::Counts {
+                providers: count(state.providers.len()),
+                credentials: count(state.credentials.len()),
+                tickets: count(state.ticketed().count()),
+                routes: count(state.routes.len()),
+                sandboxes: count(state.sandboxes.len()),
+            }),
+            version: self.limits.version.to_owned(),
+        }))
+    }
+
+    async fn remove_replica(
+        &self,
+        request: Request<v1::RemoveReplicaRequest>,
+    ) -> Result<Response<v1::RemoveReplicaResponse>, Status> {
+        let id = request.into_inner().replica;
+        let mut rim = Rim::default();
+        if id == 0 {
+            rim.problem("replica", "must be the id of a replica, which starts at 1");
+        }
+        rim.finish(|| Some(()))?;
+        let removed = self
+            .ports
+            .control
+            .remove_replica(ReplicaId(id))
+            .await
+            .map_err(|e| status::uncontrolled(&e))?;
+        Ok(Response::new(v1::RemoveReplicaResponse { removed }))
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,344 @@
+//! The one place where errors become `tonic::Status`.
+//!
+//! Every status carries [`REASON`], a stable word for programs; its message is for people. Neither
+//! ever holds a value that a client sent, names apart, nor anything that an issuer said.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evermint_core::command::{Kind, Refusal};
+use evermint_core::id::Position;
+use evermint_core::port::ProposeError;
+use evermint_core::time::millis;
+use evermint_protocol::reader::Unfit;
+use prost::Message as _;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::port::{ControlError, FieldProblem};
+
+/// The metadata key of the reason.
+pub const REASON: &str = "evermint-reason";
+
+/// The metadata key of the time after which a call may be tried again
+/// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)).
+pub const RETRY: &str = "grpc-retry-pushback-ms";
+
+/// After how long to ask again when the cluster has no leader.
+const RETRY_LEADER: Duration = Duration::from_millis(500);
+/// After how long to ask again when one replica cannot serve: another one can, at once.
+const RETRY_ELSEWHERE: Duration = Duration::from_millis(50);
+
+/// Most problems that one status tells; they have to fit into HTTP headers.
+const PROBLEMS_MAX: usize = 16;
+
+/// The reason of an error that was not made here, by its code.
+pub(crate) fn default_reason(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::InvalidArgument => "invalid-argument",
+        Code::DeadlineExceeded => "deadline-exceeded",
+        Code::NotFound => "not-found",
+        Code::AlreadyExists => "already-exists",
+        Code::PermissionDenied => "permission-denied",
+        Code::ResourceExhausted => "resource-exhausted",
+        Code::FailedPrecondition => "failed-precondition",
+        Code::Aborted => "aborted",
+        // What tonic says of a message beyond the limit.
+        Code::OutOfRange => "message-too-large",
+        Code::Unimplemented => "unimplemented",
+        Code::Unavailable => "unavailable",
+        Code::Unauthenticated => "unauthenticated",
+        Code::Unknown | Code::Internal | Code::DataLoss => "internal",
+    }
+}
+
+fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
+    let mut status = Status::new(code, message);
+    status
+        .metadata_mut()
+        .insert(REASON, MetadataValue::from_static(reason));
+    status
+}
+
+fn retry_after(mut status: Status, after: Duration) -> Status {
+    status
+        .metadata_mut()
+        .insert(RETRY, MetadataValue::from(millis(after)));
+    status
+}
+
+/// A command that was refused.
+pub(crate) fn refused(refusal: &Refusal) -> Status {
+    let (code, reason) = match refusal {
+        Refusal::NotBootstrapped => {
+            let status = new(
+                Code::Unavailable,
+                "not-bootstrapped",
+                "the cluster is not bootstrapped yet",
+            );
+            return retry_after(status, RETRY_LEADER);
+        }
+        Refusal::NotFound(_) => (Code::NotFound, "not-found"),
+        Refusal::AlreadyExists(_) => (Code::AlreadyExists, "already-exists"),
+        Refusal::VersionMismatch { .. } => (Code::Aborted, "version-mismatch"),
+        Refusal::BadSetting(_) => (Code::InvalidArgument, "bad-setting"),
+        Refusal::TooMany { .. } => (Code::InvalidArgument, "too-many"),
+        Refusal::AlreadyBootstrapped => (Code::FailedPrecondition, "already-bootstrapped"),
+        Refusal::InUse { .. } => (Code::FailedPrecondition, "in-use"),
+        Refusal::RefreshManaged(_) => (Code::FailedPrecondition, "refresh-managed"),
+        Refusal::NoRefresh => (Code::FailedPrecondition, "no-refresh"),
+        Refusal::KeyCollision { .. } => (Code::FailedPrecondition, "key-collision"),
+        Refusal::OtherWorkspace => (Code::FailedPrecondition, "other-workspace"),
+        Refusal::TicketOutstanding => (Code::FailedPrecondition, "ticket-outstanding"),
+        Refusal::InDoubt { .. } => (Code::FailedPrecondition, "in-doubt"),
+        Refusal::Stopped => (Code::FailedPrecondition, "stopped"),
+        Refusal::PlacementChanged(_)
+        | Refusal::NotOwner
+        | Refusal::Stale { .. }
+        | Refusal::EpochMismatch
+        | Refusal::TicketNotCurrent
+        | Refusal::Voided => (Code::Aborted, "stale"),
+    };
+    new(code, reason, bounded(refusal.to_string()))
+}
+
+/// A proposal or a question to the leader without an answer. A write whose answer was lost may
+/// have taken effect: that is what `DEADLINE_EXCEEDED` says
+/// ([gRPC status codes](https://grpc.io/docs/guides/status-codes/)).
+pub(crate) fn unanswered(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::Unavailable(_) => retry_after(
+            new(Code::Unavailable, "no-leader", error.to_string()),
+            RETRY_LEADER,
+        ),
+        ProposeError::Unknown(_) => new(
+            Code::DeadlineExceeded,
+            "outcome-unknown",
+            format!("{error}; look before trying again: it may have happened"),
+        ),
+    }
+}
+
+/// The write is done, but this replica cannot show it yet.
+pub(crate) fn done_elsewhere(position: Position) -> Status {
+    new(
+        Code::DeadlineExceeded,
+        "done-elsewhere",
+        format!(
+            "the write took effect at position {position}, which this replica has not applied yet"
+        ),
+    )
+}
+
+/// A change of the Raft group that did not happen.
+pub(crate) fn uncontrolled(error: &ControlError) -> Status {
+    match error {
+        ControlError::Refused(why) => new(Code::FailedPrecondition, "refused", why.as_str()),
+        ControlError::Propose(error) => unanswered(error),
+    }
+}
+
+/// A replica that may not answer reads.
+pub(crate) fn unfit(unfit: Unfit) -> Status {
+    let reason = match unfit {
+        Unfit::NeverCaughtUp => "never-caught-up",
+        Unfit::CutOff(_) => "cut-off",
+    };
+    retry_after(
+        new(
+            Code::Unavailable,
+            reason,
+            format!("{unfit}; ask another replica"),
+        ),
+        RETRY_ELSEWHERE,
+    )
+}
+
+/// A replica that has not applied what the reader has seen, or was told to show.
+pub(crate) fn behind(applied: Position, wanted: Position) -> Status {
+    retry_after(
+        new(
+            Code::Unavailable,
+            "behind",
+            format!(
+                "this replica has applied the history up to {applied}, not yet {wanted}; ask another replica"
+            ),
+        ),
+        RETRY_ELSEWHERE,
+    )
+}
+
+/// A replica on its way down.
+pub(crate) fn shutting_down() -> Status {
+    retry_after(
+        new(
+            Code::Unavailable,
+            "shutting-down",
+            "this replica is shutting down; ask another replica",
+        ),
+        RETRY_ELSEWHERE,
+    )
+}
+
+/// No object of that name.
+pub(crate) fn not_found(kind: Kind, name: impl std::fmt::Display) -> Status {
+    new(
+        Code::NotFound,
+        "not-found",
+        format!("{kind} {name} not found"),
+    )
+}
+
+/// No credentials with the call, or not the right ones.
+pub(crate) fn unauthenticated(what: &'static str) -> Status {
+    new(Code::Unauthenticated, "unauthenticated", what)
+}
+
+/// Something that is no fault of the caller. The cause is logged, not told.
+pub(crate) fn internal(what: &'static str) -> Status {
+    new(Code::Internal, "internal", what)
+}
+
+/// A request that is wrong in these ways.
+pub(crate) fn invalid(problems: &[FieldProblem]) -> Status {
+    let told = &problems[..problems.len().min(PROBLEMS_MAX)];
+    let mut message = told
+        .iter()
+        .map(|p| format!("{} {}", p.field, p.problem))
+        .collect::<Vec<_>>()
+        .join("; ");
+    if problems.len() > told.len() {
+        message.push_str(&format!("; and {} more", problems.len() - told.len()));
+    }
+    let details = rpc::Status {
+        code: Code::InvalidArgument as i32,
+        message: message.clone(),
+        details: vec![rpc::Any {
+            type_url: "type.googleapis.com/google.rpc.BadRequest".to_owned(),
+            value: rpc::BadRequest::of(told).encode_to_vec(),
+        }],
+    };
+    let mut status = Status::with_details(
+        Code::InvalidArgument,
+        message,
+        Bytes::from(details.encode_to_vec()),
+    );
+    status
+        .metadata_mut()
+        .insert(REASON, MetadataValue::from_static("invalid-argument"));
+    status
+}
+
+/// A message that fits into HTTP headers.
+fn bounded(mut message: String) -> String {
+    const MAX: usize = 2048;
+    if message.len() > MAX {
+        let end = (0..=MAX).rev().find(|i| message.is_char_boundary(*i));
+        message.truncate(end.unwrap_or(0));
+        message.push('…');
+    }
+    message
+}
+
+/// The messages of [`google.rpc`](https://github.com/googleapis/googleapis/tree/master/google/rpc)
+/// that a status carries as details.
+pub(crate) mod rpc {
+    use crate::port::FieldProblem;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Status {
+        #[prost(int32, tag = "1")]
+        pub(crate) code: i32,
+        #[prost(string, tag = "2")]
+        pub(crate) message: String,
+        #[prost(message, repeated, tag = "3")]
+        pub(crate) details: Vec<Any>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Any {
+        #[prost(string, tag = "1")]
+        pub(crate) type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub(crate) value: Vec<u8>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct BadRequest {
+        #[prost(message, repeated, tag = "1")]
+        pub(crate) field_violations: Vec<FieldViolation>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct FieldViolation {
+        #[prost(string, tag = "1")]
+        pub(crate) field: String,
+        #[prost(string, tag = "2")]
+        pub(crate) description: String,
+    }
+
+    impl BadRequest {
+        pub(super) fn of(problems: &[FieldProblem]) -> Self {
+            let field_violations = problems
+                .iter()
+                .map(|p| FieldViolation {
+                    field: p.field.clone(),
+                    description: p.problem.clone(),
+                })
+                .collect();
+            Self { field_violations }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_stands_in_the_message_and_in_the_details() {
+        let problems: Vec<_> = (0..20)
+            .map(|i| FieldProblem {
+                field: format!("config[\"{i}\"]"),
+                problem: "must not be empty".to_owned(),
+            })
+            .collect();
+        let status = invalid(&problems);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(
+            status
+                .message()
+                .starts_with("config[\"0\"] must not be empty; config[\"1\"] must not be empty; ")
+        );
+        assert!(status.message().ends_with("; and 4 more"));
+        let details = rpc::Status::decode(status.details()).unwrap();
+        assert_eq!(details.code, 3);
+        let bad = rpc::BadRequest::decode(details.details[0].value.as_slice()).unwrap();
+        assert_eq!(bad.field_violations.len(), PROBLEMS_MAX);
+        assert_eq!(bad.field_violations[3].field, "config[\"3\"]");
+    }
+
+    #[test]
+    fn what_may_pass_tells_when_to_ask_again() {
+        for status in [
+            unanswered(&ProposeError::Unavailable("no votes".to_owned())),
+            behind(Position(3), Position(7)),
+            unfit(Unfit::NeverCaughtUp),
+            shutting_down(),
+        ] {
+            assert_eq!(status.code(), Code::Unavailable);
+            assert!(status.metadata().contains_key(RETRY), "{status:?}");
+        }
+        let unknown = unanswered(&ProposeError::Unknown("connection lost".to_owned()));
+        assert_eq!(unknown.code(), Code::DeadlineExceeded);
+        assert!(!unknown.metadata().contains_key(RETRY));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let cut = bounded("ü".repeat(5000));
+        assert!(cut.len() < 2100 && cut.ends_with('…'));
+    }
+}
