@@ -1,0 +1,74 @@
+//! The clocks of this process, and the cluster clock that is reckoned from them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evermint_core::port::Clock;
+use evermint_core::time::{Clocks, MonoMs, UnixMs};
+use evermint_protocol::clock::ClusterClock;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// The clocks of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn read(&self) -> Clocks {
+        Clocks {
+            mono: MonoMs(millis(clock_gettime(ClockId::Monotonic))),
+            boot: MonoMs(millis(clock_gettime(ClockId::Boottime))),
+            wall: UnixMs(millis(clock_gettime(ClockId::Realtime))),
+        }
+    }
+}
+
+/// Whole milliseconds; 0 for a time before the clock's beginning.
+fn millis(time: Timespec) -> u64 {
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    secs.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+}
+
+/// The cluster clock of this process, shared by all who read or advance it.
+#[derive(Clone)]
+pub(crate) struct Timekeeper {
+    clock: Arc<dyn Clock>,
+    cluster: Arc<Mutex<ClusterClock>>,
+}
+
+impl Timekeeper {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            cluster: Arc::default(),
+        }
+    }
+
+    /// The monotonic clock.
+    pub(crate) fn mono(&self) -> MonoMs {
+        self.clock.read().mono
+    }
+
+    /// The cluster clock.
+    pub(crate) fn now(&self) -> UnixMs {
+        let mono = self.mono();
+        self.with(|cluster| cluster.read(mono))
+    }
+
+    /// Takes note of a leader's stamp, just seen. Says how far the clock was pushed.
+    pub(crate) fn observe(&self, stamp: UnixMs) -> Duration {
+        let mono = self.mono();
+        self.with(|cluster| cluster.observe(stamp, mono))
+    }
+
+    /// The stamp for an entry that this replica appends as the leader.
+    pub(crate) fn stamp(&self) -> UnixMs {
+        let clocks = self.clock.read();
+        self.with(|cluster| cluster.stamp(clocks.wall, clocks.mono))
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut ClusterClock) -> T) -> T {
+        // The clock is valid after every single step, so a panic elsewhere does not spoil it.
+        f(&mut self.cluster.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
