@@ -1,1 +1,57 @@
-//! Under construction.
+//! Outgoing requests to token issuers.
+//!
+//! One file for each strategy under [`strategy`] says what is asked; everything they share stands
+//! beside it, once: `transport` owns the HTTP client, its bounds and the fence at its last inch;
+//! `endpoint`, `address` and `resolver` decide which addresses may be reached; `gate` limits what
+//! one issuer gets; `response` reads the answer, `classify` alone says what a failure means, and
+//! `redact` keeps secrets out of its words.
+//!
+//! This crate knows nothing of tickets beyond their [`Fence`](evermint_core::mint::Fence), of
+//! schedules, or of the cluster. Start reading at [`HttpMinter`], then
+//! [`CredentialRefresher`].
+
+mod address;
+mod breaker;
+mod classify;
+mod clock;
+mod config;
+mod endpoint;
+mod exchange;
+mod fence;
+mod form;
+mod gate;
+mod lifetime;
+mod material;
+mod minter;
+mod redact;
+mod remedy;
+mod resolver;
+mod response;
+pub mod strategy;
+mod transport;
+
+pub use address::Network;
+pub use clock::SystemClock;
+pub use config::Config;
+pub use endpoint::{EndpointPattern, EndpointRefused};
+pub use form::Form;
+pub use material::{FieldError, MATERIAL_MAX, Material, MaterialField, MaterialSchema};
+pub use minter::HttpMinter;
+pub use strategy::{CredentialRefresher, refresher};
+pub use transport::{ANSWER_MAX, Answer, NoAnswer, Transport};
+
+/// Why a minter cannot be made: the configuration has to be corrected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A certificate that is to be trusted cannot be read.
+    #[error("issuers.ca_certificates: not a PEM certificate: {0}")]
+    Certificate(String),
+    /// A limit of zero would stop every mint.
+    #[error("issuers.{0} must not be 0")]
+    Zero(&'static str),
+    /// The HTTP client cannot be built.
+    #[error(
+        "cannot set up TLS towards issuers: {0}; install the system's root certificates (package ca-certificates), or name your own in issuers.ca_certificates"
+    )]
+    Client(String),
+}

@@ -1,0 +1,122 @@
+//! The port to issuers, as the rest of a replica sees it.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use evermint_core::credential::RefreshConfig;
+use evermint_core::mint::{Failure, MintOrder, Minted};
+use evermint_core::port::Minter;
+use evermint_core::secret::Secret;
+
+use crate::config::Config;
+use crate::material::FieldError;
+use crate::strategy::refresher;
+use crate::transport::Transport;
+use crate::{Error, material};
+
+/// Scopes that one refresh may ask for.
+const SCOPES_MAX: usize = 64;
+
+/// Mints over HTTP, with the strategy that the order names.
+#[derive(Debug)]
+pub struct HttpMinter {
+    transport: Transport,
+}
+
+impl HttpMinter {
+    /// A minter under these rules. One for each process: limits are counted here.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting that cannot be.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            transport: Transport::new(config)?,
+        })
+    }
+
+    /// Checks a refresh when it is configured: endpoint, scopes and material, all problems at
+    /// once. An empty list means that a mint can be tried.
+    pub fn validate(
+        &self,
+        config: &RefreshConfig,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Err(refused) = self.transport.check_endpoint(&config.token_url) {
+            errors.push(FieldError::new("token_url", refused.to_string()));
+        }
+        if config.scopes.len() > SCOPES_MAX {
+            let problem = format!("are more than {SCOPES_MAX}");
+            errors.push(FieldError::new("scopes", problem));
+        }
+        for scope in &config.scopes {
+            if let Err(problem) = check_scope(scope) {
+                errors.push(FieldError::new("scopes", problem));
+            }
+        }
+        let refresher = refresher(config.strategy);
+        errors.extend(refresher.validate(&config.material, secrets));
+        errors.extend(refresher.validate_config(config, secrets));
+        errors
+    }
+}
+
+/// A scope token, [RFC 6749 §3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3).
+fn check_scope(scope: &str) -> Result<(), String> {
+    material::line(scope)?;
+    let bad = scope
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || matches!(c, '"' | '\\'));
+    match bad {
+        Some(c) => Err(format!("{scope:?} contains {c:?}, which no scope has")),
+        None => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Minter for HttpMinter {
+    async fn mint(&self, order: MintOrder) -> Result<Minted, Failure> {
+        let refresher = refresher(order.config.strategy);
+        refresher.refresh(&order, &self.transport).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evermint_core::strategy::{ReplayPolicy, Strategy};
+
+    #[test]
+    fn every_problem_of_a_configuration_is_named_at_once() {
+        let minter = HttpMinter::new(&Config::default()).unwrap();
+        let config = RefreshConfig {
+            strategy: Strategy::OAuth2RefreshToken,
+            token_url: "http://idp.example/token".to_owned(),
+            scopes: vec![
+                "a b".to_owned(),
+                "ok".to_owned(),
+                "\"".to_owned(),
+                String::new(),
+            ],
+            material: BTreeMap::from([("client_idd".to_owned(), "x".to_owned())]),
+            replay: ReplayPolicy::Strict,
+            refresh_before_ms: None,
+            not_before_ms: None,
+            max_lifetime_ms: None,
+        };
+        let errors = minter.validate(&config, &BTreeMap::new());
+        let fields: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "token_url",
+                "scopes",
+                "scopes",
+                "scopes",
+                "client_idd",
+                "client_id",
+                "refresh_token"
+            ]
+        );
+    }
+}

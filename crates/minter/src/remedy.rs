@@ -1,0 +1,134 @@
+//! What a person can do about a refusal, in one line. Hints only: no decision depends on them.
+
+use evermint_core::mint::FailureClass;
+use evermint_core::strategy::Strategy;
+
+/// What an issuer said of a failure, as far as it helps to find a remedy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The OAuth error code.
+    pub(crate) code: String,
+    /// Finer codes: Google's `error_subtype`, Entra's `suberror`.
+    pub(crate) subtype: String,
+    /// Entra's AADSTS numbers.
+    pub(crate) aadsts: Vec<u64>,
+}
+
+/// The remedy for a failure of this class; empty if there is nothing to do but wait.
+pub(crate) fn remedy(class: FailureClass, strategy: Strategy, said: &Said) -> &'static str {
+    if let Some(text) = said.aadsts.iter().find_map(|number| entra(*number)) {
+        return text;
+    }
+    if said.subtype == "invalid_rapt" {
+        return "Google's session control ended the session: authorize again, or exempt the app in the Workspace admin console (Google Cloud session control)";
+    }
+    match class {
+        FailureClass::GrantRefused => grant(strategy),
+        FailureClass::ConfigRefused => config(&said.code),
+        FailureClass::UnknownRefusal => {
+            "check the token endpoint and the client's registration at the issuer"
+        }
+        FailureClass::Throttled => "wait; if it lasts, ask the issuer for a higher limit",
+        FailureClass::Unsent | FailureClass::Transient | FailureClass::Unclear => "",
+    }
+}
+
+fn grant(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::OAuth2RefreshToken => {
+            "the refresh token is expired, revoked or was used elsewhere: authorize again and configure the refresh with the new token; make sure that nothing else uses it"
+        }
+        Strategy::GoogleServiceAccountJwt => {
+            "check that the service account exists and is enabled, that its key was not deleted, and, for a subject, that domain-wide delegation covers these scopes"
+        }
+        Strategy::OAuth2ClientCredentials => "check the client's registration at the issuer",
+    }
+}
+
+fn config(code: &str) -> &'static str {
+    match code {
+        "invalid_client" | "deleted_client" | "incorrect_client_credentials" => {
+            "check client_id and client_secret (or the key), and whether the issuer expects client_auth client_secret_basic or client_secret_post; then configure the refresh again"
+        }
+        "unauthorized_client" => {
+            "allow this grant type, and these scopes, for the client at the issuer; then configure the refresh again"
+        }
+        "unsupported_grant_type" => {
+            "the issuer does not know this grant type: check the strategy and the token endpoint"
+        }
+        "invalid_scope" => "correct the scopes and configure the refresh again",
+        "invalid_target" => "correct audience or resource and configure the refresh again",
+        _ => "correct the refresh configuration and configure it again",
+    }
+}
+
+/// Microsoft Entra's numbers. Microsoft asks clients not to branch on them.
+fn entra(number: u64) -> Option<&'static str> {
+    let text = match number {
+        7_000_215 => {
+            "the client secret is wrong: use its value, not its id; a new secret can take two minutes to be known"
+        }
+        7_000_222 => {
+            "the client secret has expired: create a new one in Entra and configure the refresh with it"
+        }
+        7_000_218 => "the request carries no client secret: configure client_secret",
+        700_016 => {
+            "the application is not in this tenant: check client_id and the tenant in the token endpoint"
+        }
+        90_002 => "the tenant does not exist: check the token endpoint",
+        700_027 => {
+            "the assertion's signature is not accepted: upload the certificate to the application"
+        }
+        70_008 | 700_082 => "the refresh token was idle for too long: authorize again",
+        700_084 => {
+            "refresh tokens of single-page applications live for 24 hours: authorize again, with another type of application"
+        }
+        50_173 => "the grant was revoked, often by a change of password: authorize again",
+        50_076 | 50_079 | 50_158 => {
+            "a policy asks for another factor: authorize again interactively, or exempt the application"
+        }
+        65_001 => "nobody consented to these permissions: grant admin consent in Entra",
+        70_011 | 1_002_012 => {
+            "the scope is not accepted: for client credentials it is the resource with /.default"
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evermint_core::mint::FAILURE_TEXT_MAX;
+
+    #[test]
+    fn the_most_specific_hint_wins() {
+        let generic = Said {
+            code: "invalid_client".to_owned(),
+            ..Said::default()
+        };
+        let class = FailureClass::ConfigRefused;
+        let strategy = Strategy::OAuth2ClientCredentials;
+        assert!(remedy(class, strategy, &generic).contains("client_id"));
+        let entra = Said {
+            aadsts: vec![1, 7_000_222],
+            ..generic.clone()
+        };
+        assert!(remedy(class, strategy, &entra).contains("expired"));
+        let rapt = Said {
+            subtype: "invalid_rapt".to_owned(),
+            ..generic
+        };
+        assert!(remedy(class, strategy, &rapt).contains("session control"));
+    }
+
+    #[test]
+    fn a_final_refusal_always_has_a_remedy_that_fits() {
+        for strategy in Strategy::ALL {
+            for class in [FailureClass::GrantRefused, FailureClass::ConfigRefused] {
+                let text = remedy(class, strategy, &Said::default());
+                assert!(!text.is_empty() && text.len() <= FAILURE_TEXT_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The way out: one HTTP client with all its bounds.
+//!
+//! A request goes to a checked endpoint, through the gate of its issuer, over a connection of its
+//! own, at most once, and inside its ticket. What comes back is either a whole [`Answer`] or a
+//! [`NoAnswer`] that says honestly whether the request went out.
+//!
+//! No connection is reused: an issuer may close an idle one in the moment in which the request is
+//! written, and then nobody can say whether the grant was spent. HTTP/1.1 alone, because there the
+//! body is pulled in the poll that writes it (see `fence`); no redirect, proxy, cookie,
+//! decompression or retry.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use evermint_core::mint::Fence;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::redirect::Policy;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::endpoint::{Endpoint, EndpointRefused, EndpointRules};
+use crate::fence::{FencedBody, RevokeOnDrop, SendRight, fenced};
+use crate::form::Form;
+use crate::gate::{Gates, Shut};
+use crate::resolver::{AddressRefused, CheckedResolver};
+use crate::{Error, lifetime};
+
+/// The longest answer that is read, in bytes.
+pub const ANSWER_MAX: usize = 1024 * 1024;
+
+/// Sends token requests.
+#[derive(Debug)]
+pub struct Transport {
+    client: reqwest::Client,
+    rules: EndpointRules,
+    gates: Gates,
+}
+
+/// A whole answer.
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body, of at most [`ANSWER_MAX`] bytes; `None` if it was longer. Overwritten in memory
+    /// when it is dropped.
+    pub body: Option<Zeroizing<Vec<u8>>>,
+    /// This replica's wall clock when it came.
+    pub received_at: SystemTime,
+}
+
+impl Answer {
+    /// The issuer's clock, from its `Date` header.
+    pub fn date(&self) -> Option<SystemTime> {
+        lifetime::http_date(self.headers.get(DATE)?.to_str().ok()?)
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Answer({})", self.status)
+    }
+}
+
+/// Why there is no whole answer. The texts hold no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The endpoint may not be used; nothing was sent.
+    Refused(EndpointRefused),
+    /// Nothing was sent, and nothing will be.
+    Unsent {
+        /// Why.
+        cause: String,
+        /// When to try again, if that is known.
+        retry_after: Option<Duration>,
+    },
+    /// The request went out, and no whole answer came back.
+    Lost {
+        /// What happened.
+        cause: String,
+    },
+}
+
+impl Transport {
+    /// A transport under these rules.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting that cannot be.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::with_resolver(config, |rules| {
+            CheckedResolver::system(rules.addresses.clone())
+        })
+    }
+
+    fn with_resolver(
+        config: &Config,
+        resolver: impl FnOnce(&EndpointRules) -> CheckedResolver,
+    ) -> Result<Self, Error> {
+        for (name, value) in [
+            ("concurrency", config.concurrency),
+            ("requests_per_minute", config.requests_per_minute),
+            ("breaker_failures", config.breaker_failures),
+        ] {
+            if value == 0 {
+                return Err(Error::Zero(name));
+            }
+        }
+        let rules = EndpointRules::new(config);
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("evermint/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .redirect(Policy::none())
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .tcp_nodelay(true)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .referer(false)
+            .connect_timeout(config.connect_timeout())
+            .dns_resolver(Arc::new(resolver(&rules)));
+        let mut certificates = Vec::new();
+        for pem in &config.ca_certificates {
+            let parsed = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+            certificates.extend(parsed.map_err(|e| Error::Certificate(innermost(&e)))?);
+        }
+        if !certificates.is_empty() {
+            builder = builder.tls_certs_merge(certificates);
+        }
+        Ok(Self {
+            client: builder.build().map_err(|e| Error::Client(innermost(&e)))?,
+            rules,
+            gates: Gates::new(config),
+        })
+    }
+
+    /// Checks that a token endpoint may be used, as far as its URL tells.
+    ///
+    /// # Errors
+    /// [`EndpointRefused`] says why not.
+    pub fn check_endpoint(&self, url: &str) -> Result<(), EndpointRefused> {
+        self.rules.check(url).map(|_| ())
+    }
+
+    /// Posts a form, at most once and at the latest until the fence passes.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn post(
+        &self,
+        fence: &Arc<dyn Fence>,
+        url: &str,
+        form: Form,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, NoAnswer> {
+        let endpoint = self.rules.check(url).map_err(NoAnswer::Refused)?;
+        let issuer = endpoint.authority.clone();
+        let gate = self.gates.of(&issuer);
+        let pass = match fenced(&**fence, gate.enter(fence.remaining())).await {
+            Some(Ok(pass)) => pass,
+            Some(Err(shut)) => return Err(unsent_at_gate(&issuer, shut)),
+            None => {
+                return Err(unsent(format!(
+                    "the ticket ended while the request waited for its turn at {issuer}"
+                )));
+            }
+        };
+
+        let right = Arc::new(SendRight::default());
+        let revoke = RevokeOnDrop(Arc::clone(&right));
+        let body = FencedBody::new(form.into_bytes(), Arc::clone(fence), Arc::clone(&right));
+        let exchange = self.exchange(endpoint, body, authorization);
+        let ended = fenced(&**fence, exchange).await;
+        drop(revoke);
+        let is_unsent = right.revoke();
+        match ended {
+            Some(Ok(answer)) => {
+                if answer.status.is_server_error() {
+                    pass.failed();
+                } else {
+                    pass.succeeded();
+                }
+                Ok(answer)
+            }
+            Some(Err(error)) => {
+                pass.failed();
+                Err(describe(&issuer, &error, is_unsent))
+            }
+            None if is_unsent => Err(unsent(format!(
+                "the ticket ended before the request was written to {issuer}"
+            ))),
+            None => {
+                pass.failed();
+                Err(NoAnswer::Lost {
+                    cause: format!("{issuer} did not answer before the ticket ended"),
+                })
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: Endpoint,
+        body: FencedBody,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, reqwest::Error> {
+        let mut request = self
+            .client
+            .post(endpoint.url)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut response = request.body(reqwest::Body::wrap(body)).send().await?;
+        let mut body = Some(Zeroizing::new(Vec::with_capacity(expected(&response))));
+        while let Some(chunk) = response.chunk().await? {
+            body = body.take().and_then(|mut body| {
+                append(&mut body, &chunk);
+                (body.len() <= ANSWER_MAX).then_some(body)
+            });
+            if body.is_none() {
+                break;
+            }
+        }
+        Ok(Answer {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+            received_at: SystemTime::now(),
+        })
+    }
+}
+
+/// Room for the body from the beginning.
+fn expected(response: &reqwest::Response) -> usize {
+    let length = response.content_length().unwrap_or(4096);
+    usize::try_from(length)
+        .unwrap_or(ANSWER_MAX)
+        .min(ANSWER_MAX)
+}
+
+/// Appends without leaving a copy behind in memory that is given back.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.capacity() - body.len() < chunk.len() {
+        let room = (body.len() + chunk.len()).next_power_of_two();
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+fn unsent(cause: String) -> NoAnswer {
+    NoAnswer::Unsent {
+        cause,
+        retry_after: None,
+    }
+}
+
+fn unsent_at_gate(issuer: &str, shut: Shut) -> NoAnswer {
+    let (cause, wait) = match shut {
+        Shut::Down(wait) => (
+            "did not answer the last requests and is left alone for a while",
+            wait,
+        ),
+        Shut::Crowded(wait) => (
+            "has reached its rate limit (issuers.requests_per_minute)",
+            wait,
+        ),
+    };
+    NoAnswer::Unsent {
+        cause: format!("{issuer} {cause}"),
+        retry_after: Some(wait),
+    }
+}
+
+/// What an error of the client says. Its own text would name the URL.
+fn describe(issuer: &str, error: &reqwest::Error, is_unsent: bool) -> NoAnswer {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(refused) = inner.downcast_ref::<AddressRefused>() {
+            return unsent(refused.to_string());
+        }
+        source = inner.source();
+    }
+    let why = if error.is_timeout() && error.is_connect() {
+        "the connection was not established in time".to_owned()
+    } else {
+        innermost(error)
+    };
+    if is_unsent {
+        unsent(format!("{issuer} could not be reached: {why}"))
+    } else {
+        NoAnswer::Lost {
+            cause: format!("no complete answer from {issuer}: {why}"),
+        }
+    }
+}
+
+/// The text of the error that caused the others.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_client_is_told_by_its_cause() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("the cause"));
+        assert_eq!(innermost(&error), "the cause");
+    }
+
+    struct Endless;
+
+    impl Fence for Endless {
+        fn passed(&self) -> bool {
+            false
+        }
+        fn remaining(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inwards_is_not_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let transport = Transport::with_resolver(&Config::default(), |rules| {
+            CheckedResolver::new(
+                rules.addresses.clone(),
+                Arc::new(move |_| Box::pin(async move { Ok(vec![address]) })),
+            )
+        });
+        let fence: Arc<dyn Fence> = Arc::new(Endless);
+        let url = format!("https://idp.example:{}/token", address.port());
+        let form = Form::new("client_credentials");
+        let sent = transport.unwrap().post(&fence, &url, form, None).await;
+        let NoAnswer::Unsent { cause, .. } = sent.unwrap_err() else {
+            panic!("nothing may be sent");
+        };
+        assert!(
+            cause.contains("idp.example resolves to a loopback address"),
+            "{cause}"
+        );
+        let connected = futures::poll!(std::pin::pin!(listener.accept()));
+        assert!(connected.is_pending());
+    }
+
+    #[test]
+    fn limits_of_zero_and_bad_certificates_are_refused() {
+        let zero = Config {
+            concurrency: 0,
+            ..Config::default()
+        };
+        let error = Transport::new(&zero).unwrap_err().to_string();
+        assert!(error.contains("issuers.concurrency"), "{error}");
+        let bad = Config {
+            ca_certificates: vec!["-----BEGIN CERTIFICATE-----\nxx\n".to_owned()],
+            ..Config::default()
+        };
+        assert!(Transport::new(&bad).is_err());
+    }
+}

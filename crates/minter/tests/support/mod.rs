@@ -1,0 +1,329 @@
+//! An issuer of a few lines on loopback: it records what it is sent, byte by byte, and answers
+//! what a test tells it to.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "every test takes what it needs of it"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use evermint_core::credential::RefreshConfig;
+use evermint_core::id::{CredentialId, CredentialKey, ProviderId, TicketId};
+use evermint_core::mint::{Failure, Fence, MintOrder, Minted};
+use evermint_core::port::Minter;
+use evermint_core::secret::Secret;
+use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_minter::{Config, HttpMinter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// No test waits longer than this for an event.
+pub const BOUND: Duration = Duration::from_secs(10);
+
+/// What one connection brought.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub head: String,
+    pub body: Vec<u8>,
+    /// Whether the client closed the connection.
+    pub closed: bool,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (n, value) = line.split_once(':')?;
+            n.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub fn form(&self) -> BTreeMap<String, String> {
+        url::form_urlencoded::parse(&self.body)
+            .into_owned()
+            .collect()
+    }
+}
+
+/// Makes an answer out of a request.
+pub type Echo = Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
+
+/// How to answer a request.
+#[derive(Clone)]
+pub enum Reply {
+    /// These bytes, then close.
+    Raw(Vec<u8>),
+    /// These bytes, and keep the connection open.
+    KeepAlive(Vec<u8>),
+    /// What the function makes of the request.
+    Echo(Echo),
+    /// Nothing, until the client goes.
+    Hold,
+    /// Close without a word.
+    Close,
+}
+
+pub fn http(status: u16, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n{headers}\r\n{body}").into_bytes()
+}
+
+pub fn json(status: u16, body: &str) -> Vec<u8> {
+    http(status, "Content-Type: application/json\r\n", body)
+}
+
+pub struct Issuer {
+    pub url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    changed: Arc<Notify>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Issuer {
+    pub async fn start(reply: Reply) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let changed = Arc::new(Notify::new());
+        let server = tokio::spawn({
+            let (seen, changed) = (Arc::clone(&seen), Arc::clone(&changed));
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let record = Record {
+                        index: {
+                            let mut seen: std::sync::MutexGuard<'_, Vec<Seen>> =
+                                seen.lock().unwrap();
+                            seen.push(Seen::default());
+                            seen.len() - 1
+                        },
+                        seen: Arc::clone(&seen),
+                        changed: Arc::clone(&changed),
+                    };
+                    changed.notify_waiters();
+                    tokio::spawn(serve(stream, reply.clone(), record));
+                }
+            }
+        });
+        Self {
+            url,
+            seen,
+            changed,
+            server,
+        }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until what was seen satisfies `test`.
+    pub async fn until(&self, what: &str, test: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let seen = self.seen();
+                if test(&seen) {
+                    return seen;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(BOUND, wait)
+            .await
+            .unwrap_or_else(|_| panic!("never {what}: {:?}", self.seen()))
+    }
+}
+
+struct Record {
+    index: usize,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    changed: Arc<Notify>,
+}
+
+impl Record {
+    fn update(&self, change: impl FnOnce(&mut Seen)) -> Seen {
+        let mut seen = self.seen.lock().unwrap();
+        change(&mut seen[self.index]);
+        self.changed.notify_waiters();
+        seen[self.index].clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, reply: Reply, record: Record) {
+    let mut raw = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut answered = false;
+    loop {
+        let n = stream.read(&mut buffer).await.unwrap_or(0);
+        if n == 0 {
+            record.update(|seen| seen.closed = true);
+            return;
+        }
+        raw.extend_from_slice(&buffer[..n]);
+        let seen = record.update(|seen| {
+            let end = raw.windows(4).position(|w| w == b"\r\n\r\n");
+            let end = end.map_or(raw.len(), |at| at + 4);
+            seen.head = String::from_utf8_lossy(&raw[..end]).into_owned();
+            seen.body = raw[end..].to_vec();
+        });
+        let length = seen.header("content-length").and_then(|n| n.parse().ok());
+        if answered || length != Some(seen.body.len()) {
+            continue;
+        }
+        answered = true;
+        match &reply {
+            Reply::Raw(bytes) => {
+                stream.write_all(bytes).await.ok();
+                return;
+            }
+            Reply::Echo(make) => {
+                stream.write_all(&make(&seen)).await.ok();
+                return;
+            }
+            Reply::KeepAlive(bytes) => stream.write_all(bytes).await.unwrap(),
+            Reply::Hold => {}
+            Reply::Close => return,
+        }
+    }
+}
+
+/// A ticket's end, in real time.
+pub struct Deadline {
+    end: Instant,
+}
+
+impl Deadline {
+    pub fn after(ms: u64) -> Arc<dyn Fence> {
+        Arc::new(Self {
+            end: Instant::now() + Duration::from_millis(ms),
+        })
+    }
+}
+
+impl Fence for Deadline {
+    fn passed(&self) -> bool {
+        Instant::now() >= self.end
+    }
+    fn remaining(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A ticket that ends at the n-th time that anybody asks.
+pub struct EndsAtAsk {
+    asks: AtomicUsize,
+    end: usize,
+    passed: AtomicBool,
+}
+
+impl EndsAtAsk {
+    pub fn new(end: usize) -> Arc<Self> {
+        Arc::new(Self {
+            asks: AtomicUsize::new(0),
+            end,
+            passed: AtomicBool::new(false),
+        })
+    }
+
+    pub fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::SeqCst)
+    }
+}
+
+impl Fence for EndsAtAsk {
+    fn passed(&self) -> bool {
+        let passed = self.asks.fetch_add(1, Ordering::SeqCst) >= self.end;
+        self.passed.fetch_or(passed, Ordering::SeqCst) || passed
+    }
+    fn remaining(&self) -> Duration {
+        match self.has_passed() {
+            true => Duration::ZERO,
+            false => BOUND,
+        }
+    }
+}
+
+pub fn minter(change: impl FnOnce(&mut Config)) -> HttpMinter {
+    let mut config = Config::loopback();
+    change(&mut config);
+    HttpMinter::new(&config).unwrap()
+}
+
+pub fn order(
+    strategy: Strategy,
+    token_url: &str,
+    public: &[(&str, &str)],
+    secret: &[(&str, &str)],
+) -> MintOrder {
+    let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    };
+    MintOrder {
+        credential: CredentialId {
+            provider: ProviderId(1),
+            key: CredentialKey::new("TOKEN").unwrap(),
+        },
+        ticket: TicketId(2),
+        config: RefreshConfig {
+            strategy,
+            token_url: token_url.to_owned(),
+            scopes: vec![],
+            material: owned(public),
+            replay: ReplayPolicy::Strict,
+            refresh_before_ms: None,
+            not_before_ms: None,
+            max_lifetime_ms: None,
+        },
+        secrets: owned(secret)
+            .into_iter()
+            .map(|(k, v)| (k, Secret::from(v)))
+            .collect(),
+        fence: Deadline::after(20_000),
+    }
+}
+
+/// A refresh of a grant, with a client secret.
+pub fn refresh_order(token_url: &str) -> MintOrder {
+    order(
+        Strategy::OAuth2RefreshToken,
+        token_url,
+        &[("client_id", "client-1")],
+        &[
+            ("client_secret", "client-secret-canary"),
+            ("refresh_token", "refresh-token-canary"),
+        ],
+    )
+}
+
+/// One refresh under this fence.
+pub async fn refresh(
+    minter: &HttpMinter,
+    url: &str,
+    fence: Arc<dyn Fence>,
+) -> Result<Minted, Failure> {
+    let order = MintOrder {
+        fence,
+        ..refresh_order(url)
+    };
+    minter.mint(order).await
+}
