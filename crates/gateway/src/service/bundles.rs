@@ -195,3 +195,6 @@ impl Watching {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+//! The API as a client sees it: over a real connection, with the ports faked.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed")]
+
+mod bad_input;
+mod cluster;
+mod harness;
+mod inference;
+mod providers;
+mod refreshes;
+mod sandboxes;
+mod secrets;
+mod server;
