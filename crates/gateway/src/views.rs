@@ -28,6 +28,9 @@ use crate::bundle::{Outline, Ready, make};
 /// Most changes that are looked at together.
 const CHANGES_MAX: usize = 1024;
 
+/// Bundles that are looked at before others get their turn; making one takes some microseconds.
+const TURN: usize = 64;
+
 /// The bundles of one replica.
 pub(crate) struct Views {
     view: Arc<dyn StateView>,
@@ -130,7 +133,7 @@ impl Views {
     pub(crate) async fn follow(&self, shutdown: CancellationToken) {
         let mut changes = self.view.changes().ready_chunks(CHANGES_MAX);
         // What changed before the stream began was not told.
-        self.look_at(&[Touched::Everything]);
+        self.look_at(&[Touched::Everything]).await;
         loop {
             let wait = self
                 .next_expiry()
@@ -138,23 +141,23 @@ impl Views {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.kept.notified() => {}
-                () = sleep(wait) => self.expire(),
+                () = sleep(wait) => self.expire().await,
                 batch = changes.next() => match batch {
-                    Some(batch) => self.apply(batch),
+                    Some(batch) => self.apply(batch).await,
                     None => return,
                 },
             }
         }
     }
 
-    fn apply(&self, batch: Vec<Change>) {
+    async fn apply(&self, batch: Vec<Change>) {
         let touched: Vec<Touched> = batch.into_iter().map(|change| change.touched).collect();
-        self.look_at(&touched);
+        self.look_at(&touched).await;
         // A stamp may have pushed the cluster clock past an expiry.
-        self.expire();
+        self.expire().await;
     }
 
-    fn look_at(&self, touched: &[Touched]) {
+    async fn look_at(&self, touched: &[Touched]) {
         let keys = || {
             touched.iter().flat_map(|t| match t {
                 Touched::Keys(keys) => keys.as_slice(),
@@ -171,20 +174,25 @@ impl Views {
         if !everything && affected.is_empty() {
             return;
         }
-        for entry in self.kept_entries() {
-            let concerned = everything || affected.concerns(&entry.lock().inputs);
-            if concerned {
-                self.settle(&entry);
-            }
-        }
+        self.settle(|made| everything || affected.concerns(&made.inputs))
+            .await;
     }
 
-    fn expire(&self) {
+    async fn expire(&self) {
         let now = self.view.now();
-        for entry in self.kept_entries() {
-            let ended = entry.lock().ended(now);
-            if ended {
-                self.settle(&entry);
+        self.settle(|made| made.ended(now)).await;
+    }
+
+    /// Brings the bundles that are `due` up to date for their watchers; those without any are
+    /// forgotten.
+    async fn settle(&self, due: impl Fn(&Made) -> bool) {
+        for (n, entry) in self.kept_entries().into_iter().enumerate() {
+            if n % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let is_due = due(&entry.lock());
+            if is_due && self.is_watched(&entry) {
+                self.refresh(&entry);
             }
         }
     }
@@ -197,19 +205,14 @@ impl Views {
             .min()
     }
 
-    /// Brings a bundle up to date for its watchers; without any it is forgotten.
-    fn settle(&self, entry: &Arc<Entry>) {
-        let watched = {
-            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            let watched = entry.newest.receiver_count() > 0;
-            if !watched {
-                forget(&mut entries, entry);
-            }
-            watched
-        };
-        if watched {
-            self.refresh(entry);
+    /// Whether anybody watches the bundle; if not, it is forgotten.
+    fn is_watched(&self, entry: &Arc<Entry>) -> bool {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let watched = entry.newest.receiver_count() > 0;
+        if !watched {
+            forget(&mut entries, entry);
         }
+        watched
     }
 
     /// Compares what is kept with the newest state and the clock, and makes it anew if it has to
