@@ -1,0 +1,301 @@
+//! The main promise, against an OpenID provider that others wrote: the leader is killed again and
+//! again while it is minting, and no grant is lost, no sandbox notices.
+//!
+//! Each kill hits a leader whose request the issuer has received and not yet served, so that the
+//! refresh token is still unspent. Before the kill every other request is answered and committed,
+//! or held as well: a token that was spent for an answer which died with the process is the one
+//! loss that no client of a strict issuer can prevent, and `lost_answer.rs` shows how that ends.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use evermint_cluster_tests::{
+    Admin, Cluster, Findings, Idp, Mints, Options, Refreshing, Sandboxes, Way, eventually, say,
+    unix_ms,
+};
+use evermint_issuer::{End, Fault, Mode, Release};
+use evermint_proto::v1::providers_client::ProvidersClient;
+use evermint_proto::v1::{RefreshStatus, UpdateProviderRequest, Verdict};
+use futures::future::join_all;
+
+const CREDENTIALS: usize = 50;
+/// Leaders killed, each with a mint in flight.
+const KILLS: usize = 6;
+const READERS_EACH_WAY: usize = 8;
+/// How long the provider's access tokens live.
+const ACCESS_TTL: Duration = Duration::from_secs(20);
+/// When they are replaced: half of their life is left for elections, tickets and doubts.
+const REFRESH_BEFORE: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(20);
+
+/// What one kill did.
+struct Kill {
+    leader: usize,
+    /// The client whose request was in flight.
+    client: String,
+    at_ms: u64,
+    /// Until a write was acknowledged.
+    write: Duration,
+    /// Until the credential whose mint was cut off had a new token.
+    recovered: Duration,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_killed_in_mid_refresh_lose_no_grant_and_no_read() {
+    let idp = Idp::real(ACCESS_TTL).await;
+    let mut cluster = Cluster::start(Options::default()).await;
+    let admin = cluster.admin().clone();
+    let credentials = register(&admin, &idp).await;
+    let readers = open_sandboxes(&admin, &credentials).await;
+
+    let mut kills = Vec::new();
+    for _ in 0..KILLS {
+        kills.push(kill_leader_in_flight(&mut cluster, &idp, &credentials).await);
+    }
+    let last = generations(&admin, &credentials).await;
+    for (credential, generation) in credentials.iter().zip(last) {
+        credential.minted_after(&admin, generation).await;
+    }
+    let findings = readers.stop().await;
+
+    issuer_agrees(&idp, &admin, &credentials).await;
+    readers_agree(&idp, &findings).await;
+    report(&idp, &kills, &findings).await;
+}
+
+async fn register(admin: &Admin, idp: &Idp) -> Vec<Refreshing> {
+    let how = Mints {
+        refresh_before: Some(REFRESH_BEFORE),
+        ..Mints::default()
+    };
+    let clients: Vec<String> = (0..CREDENTIALS).map(|n| format!("rt-{n:03}")).collect();
+    let register = clients
+        .iter()
+        .map(|client| Refreshing::register(admin, idp, client, &how));
+    let credentials = join_all(register).await;
+    for credential in &credentials {
+        credential.minted_after(admin, 0).await;
+    }
+    credentials
+}
+
+/// Every sandbox reads every other credential.
+async fn open_sandboxes(admin: &Admin, credentials: &[Refreshing]) -> Sandboxes {
+    let mut readers = Vec::new();
+    for n in 0..2 * READERS_EACH_WAY {
+        let (name, way) = match n % READERS_EACH_WAY == n {
+            true => (format!("polling-{n}"), Way::Polling),
+            false => (format!("watching-{n}"), Way::Watching),
+        };
+        let providers: Vec<String> = credentials
+            .iter()
+            .skip(n % 2)
+            .step_by(2)
+            .map(|credential| credential.provider.clone())
+            .collect();
+        Sandboxes::register(admin, &name, &providers).await;
+        readers.push((name, way));
+    }
+    Sandboxes::start(
+        admin,
+        readers.iter().map(|(name, way)| (name.as_str(), *way)),
+    )
+}
+
+async fn kill_leader_in_flight(
+    cluster: &mut Cluster,
+    idp: &Idp,
+    credentials: &[Refreshing],
+) -> Kill {
+    let admin = cluster.admin().clone();
+    cluster.ready(BOUND).await;
+    let leader = cluster.leader().await;
+    let id = cluster.status(leader).await.expect("it answers").replica;
+
+    let target = due_last(&admin, credentials, id).await;
+    let client = &target.grant.client;
+    idp.hold_before(client).await;
+    target.rotate(&admin).await;
+    idp.held(client, BOUND).await;
+    let before = target.status(&admin).await;
+    let ticket = before.ticket.as_ref().expect("the mint is under way");
+    assert_eq!(ticket.replica, id, "the leader owns what it is to mint");
+    quiesce(cluster, idp, leader).await;
+
+    assert_eq!(
+        cluster.leader().await,
+        leader,
+        "it leads until it is killed"
+    );
+    let (at, at_ms) = (Instant::now(), unix_ms());
+    cluster.kill(leader);
+    idp.clear_faults().await;
+    release_all(idp, client).await;
+    acknowledged_write(&admin, &credentials[0]).await;
+    let write = at.elapsed();
+    cluster.start_one(leader);
+    target.minted_after(&admin, before.generation).await;
+    let recovered = at.elapsed();
+    target.settled(&admin).await;
+    Kill {
+        leader,
+        client: client.clone(),
+        at_ms,
+        write,
+        recovered,
+    }
+}
+
+/// The credential of replica `owner` that is due soonest, but not at once: the old token of a
+/// credential in doubt is tried again when it nears its end.
+async fn due_last(admin: &Admin, credentials: &[Refreshing], owner: u64) -> Refreshing {
+    eventually("the leader owns an idle credential", BOUND, async || {
+        let statuses = join_all(credentials.iter().map(|c| c.status(admin))).await;
+        let now = unix_ms();
+        let idle = |status: &RefreshStatus| {
+            let owned = status.owner.as_ref().is_some_and(|o| o.replica == owner);
+            let calm = status.ticket.is_none() && status.doubt.is_none();
+            let soon = status.due_at_ms.filter(|due| *due > now + 1_000);
+            (owned && calm).then_some(soon).flatten()
+        };
+        let candidates = credentials.iter().zip(&statuses);
+        let found = candidates.filter_map(|(c, status)| Some((idle(status)?, c)));
+        let soonest = found.min_by_key(|(due, _)| *due);
+        soonest
+            .map(|(_, credential)| credential.clone())
+            .ok_or_else(|| format!("none of replica {owner}"))
+    })
+    .await
+}
+
+/// Holds every request before it is served, and waits until those that were served before are
+/// committed: every ticket that is out belongs to a request that is held.
+async fn quiesce(cluster: &Cluster, idp: &Idp, leader: usize) {
+    idp.fault(Fault::everybody(Mode::HoldBefore)).await;
+    eventually("only held requests are open", BOUND, async || {
+        let held = held_by(idp).await;
+        let status = cluster.status(leader).await.ok_or("no status")?;
+        let tickets = status.counts.unwrap_or_default().tickets;
+        let same = held_by(idp).await == held;
+        match same && tickets == held.len() as u64 {
+            true => Ok(()),
+            false => Err(format!("{tickets} tickets, held: {held:?}")),
+        }
+    })
+    .await;
+}
+
+async fn held_by(idp: &Idp) -> BTreeSet<String> {
+    let held = idp.holding().await;
+    held.into_iter().filter_map(|held| held.client).collect()
+}
+
+/// Lets every held request go on whose client is there, and drops those of the dead one, which
+/// the issuer would serve otherwise. That of `target` has to be among them.
+async fn release_all(idp: &Idp, target: &str) {
+    let gone = async || {
+        let history = idp.history().await;
+        let gone = history.records().filter(|r| r.end == Some(End::ClientGone));
+        gone.map(|r| r.seq).collect::<BTreeSet<u64>>()
+    };
+    let held = idp.holding().await;
+    let of_target = held.iter().find(|h| h.client.as_deref() == Some(target));
+    let of_target = of_target.expect("it is held").seq;
+    eventually("the issuer sees the connection closed", BOUND, async || {
+        let gone = gone().await;
+        gone.contains(&of_target)
+            .then_some(())
+            .ok_or(format!("{gone:?}"))
+    })
+    .await;
+    let gone = gone().await;
+    for held in held {
+        let how = match gone.contains(&held.seq) {
+            true => Release::Drop,
+            false => Release::Answer,
+        };
+        idp.release(&held.client.expect("a client"), how).await;
+    }
+}
+
+/// A write that may be done twice.
+async fn acknowledged_write(admin: &Admin, any: &Refreshing) {
+    let request = UpdateProviderRequest {
+        name: any.provider.clone(),
+        config: [("written_at".to_owned(), unix_ms().to_string())].into(),
+        ..UpdateProviderRequest::default()
+    };
+    let call = async |channel| {
+        let mut client = ProvidersClient::new(channel);
+        client.update_provider(request.clone()).await
+    };
+    admin.call("a write after the kill", call).await;
+}
+
+async fn generations(admin: &Admin, credentials: &[Refreshing]) -> Vec<u64> {
+    let statuses = join_all(credentials.iter().map(|c| c.status(admin))).await;
+    statuses.iter().map(|status| status.generation).collect()
+}
+
+async fn issuer_agrees(idp: &Idp, admin: &Admin, credentials: &[Refreshing]) {
+    assert_eq!(idp.overlaps().await, [], "requests that overlap");
+    assert_eq!(idp.history().await.reuse_detected(), 0);
+    // The readers are gone, refreshing goes on: nothing is compared that moves.
+    for credential in credentials {
+        let family = idp.family(&credential.grant).await;
+        assert!(family.is_alive(), "{family:?}");
+        assert!(family.mints.values().all(|n| *n == 1), "{family:?}");
+        assert_eq!((family.forks, family.reuse_detected), (0, 0), "{family:?}");
+        let status = credential.status(admin).await;
+        assert_eq!(status.verdict(), Verdict::Fresh, "{status:?}");
+        assert!(
+            status.generation.abs_diff(family.generation) <= 1,
+            "{status:?} {family:?}"
+        );
+    }
+}
+
+async fn readers_agree(idp: &Idp, findings: &[Findings]) {
+    let history = idp.history().await;
+    for sandbox in findings {
+        assert_eq!(sandbox.broken, Vec::<String>::new(), "{}", sandbox.sandbox);
+        assert_eq!(sandbox.gaps, Vec::<String>::new(), "{}", sandbox.sandbox);
+        let wrong = sandbox.against(&history, ACCESS_TTL);
+        assert_eq!(wrong, Vec::<String>::new());
+        assert!(sandbox.answers > 0 && sandbox.tokens() > CREDENTIALS / 2);
+    }
+}
+
+async fn report(idp: &Idp, kills: &[Kill], findings: &[Findings]) {
+    let history = idp.history().await;
+    let next_mint = |kill: &Kill| {
+        let after = history.records().filter(|r| r.arrived_unix_ms > kill.at_ms);
+        let first = after.map(|r| r.arrived_unix_ms).min();
+        first.map_or(0, |first| first - kill.at_ms)
+    };
+    say(&format!("\nissuer: {}", idp.name()));
+    say("kill  replica  in flight  ms to: write  mint  that credential");
+    for (n, kill) in kills.iter().enumerate() {
+        say(&format!(
+            "{:>4}  {:>7}  {:>9}  {:>12}  {:>4}  {:>15}",
+            n + 1,
+            kill.leader,
+            kill.client,
+            kill.write.as_millis(),
+            next_mint(kill),
+            kill.recovered.as_millis(),
+        ));
+    }
+    let mints = history.records().filter(|r| r.status == Some(200)).count();
+    let requests = history.records().count();
+    say(&format!("{mints} mints by {requests} requests"));
+    for way in [Way::Polling, Way::Watching] {
+        let of_way = findings.iter().filter(|f| f.way == way);
+        let answers: u64 = of_way.clone().map(|f| f.answers).sum();
+        let detours: u64 = of_way.clone().map(|f| f.detours).sum();
+        let slowest = of_way.map(|f| f.slowest).max().unwrap_or_default();
+        say(&format!(
+            "{way:?}: {answers} answers, {detours} detours, slowest {slowest:?}"
+        ));
+    }
+}

@@ -1,0 +1,11 @@
+//! What has to hold when processes die, pause and come back. Each file tells one story.
+
+mod bad_input;
+mod cold_restart;
+mod isolation;
+mod leader_kills;
+mod lost_answer;
+mod paused_owner;
+mod race;
+mod secrets;
+mod wiped_replica;
