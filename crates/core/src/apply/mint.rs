@@ -59,6 +59,14 @@ impl Tx<'_> {
         let owns = self.state.shards.get(&credential.shard).is_some_and(|a| {
             (a.replica, a.session, a.epoch) == (claim.owner, claim.session, claim.shard_epoch)
         });
+        // The window of a grace may have closed since the doubt began.
+        let wait_until = match (&credential.phase, &credential.refresh) {
+            (Phase::InDoubt(doubt), Some(refresh)) => {
+                let (ticket, since) = (&doubt.ticket, doubt.since);
+                doubt_until(&settings, &credential, refresh, ticket, since, granted_at)
+            }
+            _ => granted_at,
+        };
         let refresh = credential.refresh.as_mut().ok_or(Refusal::NoRefresh)?;
         if !owns {
             return Err(Refusal::NotOwner);
@@ -74,8 +82,8 @@ impl Tx<'_> {
         }
         match &credential.phase {
             Phase::Ticketed(_) => return Err(Refusal::TicketOutstanding),
-            Phase::InDoubt(doubt) if granted_at < doubt.until => {
-                return Err(Refusal::InDoubt { until: doubt.until });
+            Phase::InDoubt(_) if granted_at < wait_until => {
+                return Err(Refusal::InDoubt { until: wait_until });
             }
             Phase::InDoubt(doubt) => {
                 credential.settled = Some(Settled {
@@ -181,6 +189,7 @@ impl Tx<'_> {
             self.enter_doubt(credential, refresh, ticket, &failure.cause);
             return Ok(Done::Settled);
         }
+        forget_loss(&mut refresh, &ticket);
         refresh.failures = refresh.failures.saturating_add(1);
         let settings = self.settings();
         refresh.due_at = self.retry_at(&settings, &credential, &refresh, failure);
@@ -225,8 +234,8 @@ impl Tx<'_> {
         let (ticket, Some(mut refresh)) = self.claim_result(&mut credential, ticket)? else {
             return Err(Refusal::Voided);
         };
+        forget_loss(&mut refresh, &ticket);
         if matches!(credential.phase, Phase::InDoubt(_)) {
-            refresh.lost = None;
             refresh.due_at = self.stamp.at;
             let cause = "an earlier mint was abandoned before anything was sent";
             refresh.health = self.health(Verdict::Retrying, cause.to_owned(), String::new());
@@ -283,27 +292,16 @@ impl Tx<'_> {
     ) {
         let settings = self.settings();
         let now = self.stamp.at;
-        let spent = refresh.config.strategy.consumes_material();
-        let grace_open = |ms| now < ticket.granted_at + Duration::from_millis(ms);
-        let waits = spent
-            && match refresh.config.replay {
-                ReplayPolicy::Safe => false,
-                ReplayPolicy::Grace(ms) => !grace_open(ms),
-                ReplayPolicy::Strict => true,
-            };
-        let until = if waits {
-            let patience = now + Duration::from_millis(settings.doubt_wait_ms);
-            served(&credential).map_or(patience, |s| s.mandatory_from().max(patience))
-        } else {
-            now
-        };
+        let until = doubt_until(&settings, &credential, &refresh, &ticket, now, now);
+        let waits = until > now;
         let doubt = Doubt {
             ticket,
             since: now,
             until,
         };
-        if spent {
-            refresh.lost = Some(doubt.lost());
+        // What is tried while in doubt presents the same material: the first one is the loss.
+        if refresh.config.strategy.consumes_material() {
+            refresh.lost.get_or_insert(doubt.lost());
         }
         if refresh.due_reason != Reason::Rotate {
             refresh.due_reason = Reason::AfterDoubt;
@@ -429,6 +427,37 @@ fn is_of_phase(credential: &Credential, ticket: TicketId) -> bool {
         Phase::InDoubt(d) => d.ticket.id == ticket,
         Phase::Idle => false,
     }
+}
+
+/// The mint that was taken for lost has come to an end after all.
+fn forget_loss(refresh: &mut Refresh, ticket: &Ticket) {
+    refresh.lost.take_if(|lost| lost.ticket == ticket.id);
+}
+
+/// Until when the material that `ticket` may have spent is not tried again, asked at `at`; the
+/// doubt exists `since` then. A grace counts from the first mint that may have spent it, and helps
+/// only if it lasts until the next ticket has ended: that is how late the request may leave.
+fn doubt_until(
+    settings: &Settings,
+    credential: &Credential,
+    refresh: &Refresh,
+    ticket: &Ticket,
+    since: UnixMs,
+    at: UnixMs,
+) -> UnixMs {
+    let spent_at = refresh.lost.as_ref().map_or(ticket.granted_at, |l| l.at);
+    let latest = at + Duration::from_millis(settings.ticket_ttl_ms);
+    let waits = refresh.config.strategy.consumes_material()
+        && match refresh.config.replay {
+            ReplayPolicy::Safe => false,
+            ReplayPolicy::Grace(ms) => latest > spent_at + Duration::from_millis(ms),
+            ReplayPolicy::Strict => true,
+        };
+    if !waits {
+        return since;
+    }
+    let patience = since + Duration::from_millis(settings.doubt_wait_ms);
+    served(credential).map_or(patience, |s| s.mandatory_from().max(patience))
 }
 
 fn served(credential: &Credential) -> Option<Served> {
