@@ -3,6 +3,7 @@
 mod bad_input;
 mod cold_restart;
 mod isolation;
+mod issuers;
 mod leader_kills;
 mod lost_answer;
 mod paused_owner;
