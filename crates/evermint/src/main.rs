@@ -1,1 +1,5 @@
-fn main() {}
+//! The `evermint` program.
+
+fn main() -> std::process::ExitCode {
+    evermint::cli::main()
+}

@@ -1,0 +1,101 @@
+//! `evermint cluster …`
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use evermint_proto::v1;
+use evermint_proto::v1::cluster_client::ClusterClient;
+
+use crate::cli::Client;
+use crate::exit::usage;
+use crate::view::cluster::{Removal, Status};
+
+/// `evermint cluster …`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show members, leader, owners and positions, as one replica sees them.
+    Status(StatusArgs),
+    /// Take a replica out for good: its id and its data directory are spent.
+    Remove(RemoveArgs),
+}
+
+/// Arguments of `cluster status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Ask the leader first, so that the answer is the newest there is.
+    #[arg(long)]
+    consistent: bool,
+}
+
+/// Arguments of `cluster remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    /// The replica's id.
+    replica: u64,
+    /// Do not ask.
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the gateway refused.
+    pub async fn run(self, client: &Client) -> Result<()> {
+        match self {
+            Self::Status(args) => status(args, client).await,
+            Self::Remove(args) => remove(args, client).await,
+        }
+    }
+}
+
+async fn status(args: StatusArgs, client: &Client) -> Result<()> {
+    let request = v1::GetClusterStatusRequest {
+        consistent: args.consistent,
+    };
+    let answer = client
+        .gateways
+        .read(async |wire| ClusterClient::new(wire).get_cluster_status(request).await)
+        .await?;
+    client
+        .out
+        .show(&Status::new(client.gateways.first(), answer))
+}
+
+async fn remove(args: RemoveArgs, client: &Client) -> Result<()> {
+    if !args.yes {
+        confirm(args.replica)?;
+    }
+    let request = v1::RemoveReplicaRequest {
+        replica: args.replica,
+    };
+    let answer = client
+        .gateways
+        .write(async |wire| ClusterClient::new(wire).remove_replica(request).await)
+        .await?;
+    client.out.show(&Removal {
+        replica: args.replica,
+        removed: answer.removed,
+    })
+}
+
+fn confirm(replica: u64) -> Result<()> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(usage("add --yes: there is nobody here to ask"));
+    }
+    let mut stderr = std::io::stderr();
+    write!(stderr, "Take replica {replica} out for good? [y/N] ")
+        .and_then(|()| stderr.flush())
+        .context("cannot ask")?;
+    let mut line = String::new();
+    stdin
+        .read_line(&mut line)
+        .context("cannot read the answer")?;
+    if !matches!(line.trim(), "y" | "Y" | "yes") {
+        bail!("nothing was done");
+    }
+    Ok(())
+}

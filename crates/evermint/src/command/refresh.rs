@@ -1,0 +1,521 @@
+//! `evermint provider refresh …`
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Args, Subcommand};
+use evermint_core::strategy::Strategy;
+use evermint_proto::v1;
+use evermint_proto::v1::refreshes_client::RefreshesClient;
+use evermint_proto::v1::replay_policy::Kind;
+
+use super::provider;
+use crate::cli::Client;
+use crate::duration::Time;
+use crate::exit::{advised, usage};
+use crate::out::At;
+use crate::page::Style;
+use crate::value::{Moment, Pair, SecretPair, read_secrets, unique};
+use crate::view::refresh::{Many, One, Refresh, outcome};
+use crate::view::{Deletion, Deletions};
+
+/// Examples of `provider refresh configure`.
+pub const CONFIGURE_EXAMPLES: &str = "\
+Examples:
+  evermint provider refresh configure graph --credential-key MS_GRAPH_ACCESS_TOKEN \\
+      --strategy oauth2-refresh-token --token-url https://idp.example/oauth2/token \\
+      --material client_id=0oa1 --secret-material refresh_token=@refresh-token.txt
+  evermint provider refresh configure crm --credential-key CRM_TOKEN \\
+      --strategy oauth2-client-credentials --token-url https://idp.example/oauth2/token \\
+      --scope crm.read --material client_id=0oa2 --secret-material client_secret=env:CRM_SECRET
+  evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN \\
+      --strategy google-service-account-jwt --secret-material service_account_json=@key.json \\
+      --scope https://www.googleapis.com/auth/cloud-platform";
+
+/// `evermint provider refresh …`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put a credential under a refresh, or replace the configuration that it has.
+    #[command(visible_alias = "config", after_help = CONFIGURE_EXAMPLES)]
+    Configure(Box<ConfigureArgs>),
+    /// Say how refreshes stand: verdict, generation, expiry, next mint, owner.
+    Status(StatusArgs),
+    /// Mint now.
+    Rotate(RotateArgs),
+    /// Destroy a refresh's material; the value is served until its end.
+    #[command(visible_alias = "rm")]
+    Delete(DeleteArgs),
+}
+
+/// Arguments of `provider refresh configure`.
+#[derive(Args, Debug)]
+pub struct ConfigureArgs {
+    /// The provider's name.
+    provider: String,
+    /// The credential: the environment variable that sandboxes use.
+    #[arg(long, value_name = "KEY")]
+    credential_key: String,
+    /// How it is minted: oauth2-refresh-token, oauth2-client-credentials or
+    /// google-service-account-jwt.
+    #[arg(long, value_name = "STRATEGY")]
+    strategy: String,
+    /// The issuer's token endpoint; Google's for google-service-account-jwt.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true
+    )]
+    token_url: String,
+    /// A scope to ask for (repeatable).
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// Public material, such as client_id=… (repeatable).
+    #[arg(long, value_name = "KEY=VALUE")]
+    material: Vec<Pair>,
+    /// Secret material (repeatable): KEY=@FILE, KEY=- (standard input) or KEY=env:NAME.
+    /// KEY=VALUE works too, but stays in the shell's history.
+    #[arg(long, value_name = "KEY=SOURCE")]
+    secret_material: Vec<SecretPair>,
+    /// Secret material from the environment (repeatable); the variable is named like the key
+    /// unless said otherwise.
+    #[arg(long, value_name = "KEY[=VARIABLE]")]
+    secret_material_env: Vec<String>,
+    /// Treat this --material as secret (repeatable).
+    #[arg(long, value_name = "KEY")]
+    secret_material_key: Vec<String>,
+    /// The end of the value that is served now, if it is known: 2026-07-16T00:00:00Z,
+    /// milliseconds, or +1h.
+    #[arg(long, value_name = "TIME")]
+    credential_expires_at: Option<Moment>,
+    /// What the issuer does with a refresh token that was used once: `strict` (a second use may
+    /// revoke the grant), `safe` (it keeps working), or `grace=30s` (it works that long).
+    #[arg(long, value_name = "POLICY", default_value = "strict")]
+    replay_policy: Replay,
+    /// How long before its end a token is replaced; computed from its lifetime if not given.
+    #[arg(long, value_name = "TIME")]
+    refresh_before: Option<Time>,
+    /// How long a token is kept at least, for issuers that refuse early refreshes.
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<Time>,
+    /// Trust no token for longer.
+    #[arg(long, value_name = "TIME")]
+    max_lifetime: Option<Time>,
+}
+
+/// Arguments of `provider refresh status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// The provider's name; all of the workspace if not given.
+    provider: Option<String>,
+    /// One credential; all if not given.
+    #[arg(long, value_name = "KEY", requires = "provider")]
+    credential_key: Option<String>,
+    /// Ask the leader first, so that the answer is the newest there is.
+    #[arg(long)]
+    consistent: bool,
+    /// Show it again and again, until interrupted.
+    #[arg(
+        long,
+        value_name = "EVERY",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2s"
+    )]
+    watch: Option<Time>,
+}
+
+/// Arguments of `provider refresh rotate`.
+#[derive(Args, Debug)]
+pub struct RotateArgs {
+    /// The provider's name.
+    provider: String,
+    /// The credential; may be left out if the provider has one refresh only.
+    #[arg(long, value_name = "KEY")]
+    credential_key: Option<String>,
+    /// Wait for the outcome; the exit code says whether it succeeded. At most 60s.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30s"
+    )]
+    wait: Option<Time>,
+}
+
+/// Arguments of `provider refresh delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The provider's name.
+    provider: String,
+    /// The credential.
+    #[arg(long, value_name = "KEY")]
+    credential_key: String,
+}
+
+/// A replay policy as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    kind: Kind,
+    grace_ms: u64,
+}
+
+impl FromStr for Replay {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (kind, grace_ms) = match text.split_once(['=', ':']) {
+            None if text == "strict" => (Kind::Strict, 0),
+            None if text == "safe" => (Kind::Safe, 0),
+            Some(("grace", time)) => {
+                let time: Time = time.parse()?;
+                (Kind::Grace, time.as_millis())
+            }
+            None | Some(_) => return Err(anyhow!("expected strict, safe or grace=30s")),
+        };
+        Ok(Self { kind, grace_ms })
+    }
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the gateway refused.
+    pub async fn run(self, client: &Client) -> Result<ExitCode> {
+        match self {
+            Self::Configure(args) => configure(*args, client).await?,
+            Self::Status(args) => status(args, client).await?,
+            Self::Rotate(args) => return rotate(args, client).await,
+            Self::Delete(args) => delete(args, client).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Where Google's service accounts get their tokens, unless the command line says otherwise.
+const GOOGLE_TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
+
+/// Public and secret material of a configuration.
+type Material = (BTreeMap<String, String>, BTreeMap<String, String>);
+
+impl ConfigureArgs {
+    fn material(&self) -> Result<Material> {
+        let mut public = unique(
+            self.material
+                .iter()
+                .map(|pair| (pair.key.clone(), pair.value.clone())),
+        )?;
+        let mut secrets = self.secret_material.clone();
+        for given in &self.secret_material_env {
+            let (key, variable) = given.split_once('=').unwrap_or((given, given));
+            secrets.push(SecretPair::from_env(key, variable));
+        }
+        let mut secret = read_secrets(&secrets)?;
+        for key in &self.secret_material_key {
+            let value = public.remove(key).ok_or_else(|| {
+                usage(format!(
+                    "--secret-material-key {key}: there is no --material of that name"
+                ))
+            })?;
+            secret.insert(key.clone(), value);
+        }
+        if let Some(key) = secret.keys().find(|key| public.contains_key(*key)) {
+            return Err(usage(format!("{key} is given as public and as secret")));
+        }
+        Ok((public, secret))
+    }
+
+    fn request(self, workspace: &str) -> Result<v1::ConfigureRefreshRequest> {
+        let (material, secret_material) = self.material()?;
+        let google = self.strategy == Strategy::GoogleServiceAccountJwt.as_str();
+        Ok(v1::ConfigureRefreshRequest {
+            workspace: workspace.to_owned(),
+            provider: self.provider,
+            credential_key: self.credential_key,
+            strategy: self.strategy,
+            token_url: if self.token_url.is_empty() && google {
+                GOOGLE_TOKEN_URL.to_owned()
+            } else {
+                self.token_url
+            },
+            scopes: self.scope,
+            material,
+            secret_material,
+            replay: Some(v1::ReplayPolicy {
+                kind: self.replay_policy.kind.into(),
+                grace_ms: self.replay_policy.grace_ms,
+            }),
+            refresh_before_ms: self.refresh_before.map(Time::as_millis),
+            not_before_ms: self.not_before.map(Time::as_millis),
+            max_lifetime_ms: self.max_lifetime.map(Time::as_millis),
+            expires_at_ms: self.credential_expires_at.map(Moment::as_millis),
+        })
+    }
+}
+
+/// What a gateway's answer lacks if it is broken.
+const EMPTY: &str = "the gateway's answer holds no status";
+
+/// `provider refresh configure`
+///
+/// # Errors
+/// What the gateway refused.
+pub async fn configure(args: ConfigureArgs, client: &Client) -> Result<()> {
+    let request = args.request(&client.workspace)?;
+    let answer = client
+        .gateways
+        .write(async |wire| {
+            RefreshesClient::new(wire)
+                .configure_refresh(request.clone())
+                .await
+        })
+        .await?;
+    let (provider, key) = (&request.provider, &request.credential_key);
+    client.out.show(&One {
+        done: format!("refresh of {provider}/{key} configured; its first mint is due"),
+        outcome: None,
+        refresh: Refresh::new(provider, answer.status.context(EMPTY)?),
+        position: answer.position,
+    })
+}
+
+async fn statuses(
+    client: &Client,
+    provider: &str,
+    key: &str,
+    consistent: bool,
+) -> Result<v1::GetRefreshStatusResponse> {
+    let request = v1::GetRefreshStatusRequest {
+        workspace: client.workspace.clone(),
+        provider: provider.to_owned(),
+        credential_key: key.to_owned(),
+        consistent,
+    };
+    client
+        .gateways
+        .read(async |wire| {
+            RefreshesClient::new(wire)
+                .get_refresh_status(request.clone())
+                .await
+        })
+        .await
+}
+
+async fn gather(args: &StatusArgs, client: &Client) -> Result<Many> {
+    let names: Vec<String> = match &args.provider {
+        Some(name) => vec![name.clone()],
+        None => {
+            let providers = provider::all(client, false).await?;
+            providers.into_iter().map(|p| p.name).collect()
+        }
+    };
+    let key = args.credential_key.as_deref().unwrap_or_default();
+    let mut many = Many {
+        refreshes: Vec::new(),
+        server_time: At(crate::page::wall_ms()),
+        staleness_ms: None,
+    };
+    for name in names {
+        let answer = statuses(client, &name, key, args.consistent).await?;
+        many.server_time = At(answer.server_time_ms);
+        many.staleness_ms = answer.staleness_ms;
+        let refreshes = answer.refreshes.into_iter();
+        many.refreshes
+            .extend(refreshes.map(|status| Refresh::new(&name, status)));
+    }
+    Ok(many)
+}
+
+/// `provider refresh status`
+///
+/// # Errors
+/// What the gateway refused.
+pub async fn status(args: StatusArgs, client: &Client) -> Result<()> {
+    let Some(every) = args.watch else {
+        return client.out.show(&gather(&args, client).await?);
+    };
+    let every = every.get().max(Duration::from_millis(100));
+    loop {
+        let many = gather(&args, client).await?;
+        if Style::of_stdout().width.is_some() && !client.out.is_json() {
+            // Home, and clear what was there.
+            crate::out::write("\x1b[H\x1b[2J")?;
+        }
+        client.out.show_next(&many)?;
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// The only refresh of a provider.
+async fn sole_key(client: &Client, provider: &str) -> Result<String> {
+    let refreshes = statuses(client, provider, "", false).await?.refreshes;
+    let keys: Vec<&str> = refreshes
+        .iter()
+        .map(|r| r.credential_key.as_str())
+        .collect();
+    match keys.as_slice() {
+        [key] => Ok((*key).to_owned()),
+        [] => Err(advised(
+            format!("provider {provider} has no refresh"),
+            "`evermint provider refresh configure` puts a credential under one",
+        )),
+        keys => Err(usage(format!(
+            "provider {provider} has several refreshes: give --credential-key, one of {}",
+            keys.join(", ")
+        ))),
+    }
+}
+
+/// `provider refresh rotate`
+///
+/// # Errors
+/// What the gateway refused. A mint that failed is no error here, but the exit code tells it.
+pub async fn rotate(args: RotateArgs, client: &Client) -> Result<ExitCode> {
+    let credential_key = match args.credential_key {
+        Some(key) => key,
+        None => sole_key(client, &args.provider).await?,
+    };
+    let request = v1::RotateCredentialRequest {
+        workspace: client.workspace.clone(),
+        provider: args.provider,
+        credential_key,
+        wait_ms: args.wait.map_or(0, Time::as_millis),
+    };
+    let answer = client
+        .gateways
+        .write(async |wire| {
+            RefreshesClient::new(wire)
+                .rotate_credential(request.clone())
+                .await
+        })
+        .await?;
+    let what = format!("{}/{}", request.provider, request.credential_key);
+    let outcome = outcome(answer.outcome);
+    let done = match (outcome.as_str(), args.wait) {
+        ("minted", _) => format!("{what} minted"),
+        ("failed", _) => format!("{what} could not be minted"),
+        (_, None) => format!("{what} is due now"),
+        (_, Some(wait)) => format!("{what} is due; no outcome within {wait}"),
+    };
+    let minted = outcome == "minted";
+    client.out.show(&One {
+        done,
+        outcome: Some(outcome),
+        refresh: Refresh::new(&request.provider, answer.status.context(EMPTY)?),
+        position: answer.position,
+    })?;
+    let failed = args.wait.is_some() && !minted;
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
+    let request = v1::DeleteRefreshRequest {
+        workspace: client.workspace.clone(),
+        provider: args.provider,
+        credential_key: args.credential_key,
+    };
+    let answer = client
+        .gateways
+        .write(async |wire| {
+            RefreshesClient::new(wire)
+                .delete_refresh(request.clone())
+                .await
+        })
+        .await?;
+    client.out.show(&Deletions {
+        kind: "refresh of",
+        deletions: vec![Deletion {
+            name: format!("{}/{}", request.provider, request.credential_key),
+            deleted: answer.deleted,
+            position: answer.position,
+        }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ConfigureArgs,
+    }
+
+    fn request(line: &[&str]) -> Result<v1::ConfigureRefreshRequest> {
+        let fixed = ["x", "idp", "--credential-key", "TOKEN"];
+        let strategy = ["--strategy", "oauth2-refresh-token"];
+        let strategy = strategy.iter().filter(|_| !line.contains(&"--strategy"));
+        let line = Line::try_parse_from(fixed.iter().chain(strategy).chain(line))?;
+        line.args.request("default")
+    }
+
+    #[test]
+    fn replay_policies_are_read() {
+        for (text, kind, grace_ms) in [
+            ("strict", Kind::Strict, 0),
+            ("safe", Kind::Safe, 0),
+            ("grace=30s", Kind::Grace, 30_000),
+            ("grace:1m", Kind::Grace, 60_000),
+        ] {
+            assert_eq!(text.parse::<Replay>().unwrap(), Replay { kind, grace_ms });
+        }
+        for text in ["grace", "grace=", "lax", "strict=1s"] {
+            assert!(text.parse::<Replay>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_may_be_marked_in_either_way() {
+        let a = request(&[
+            "--material",
+            "client_id=a",
+            "--secret-material",
+            "client_secret=b",
+        ]);
+        let b = request(&[
+            "--material",
+            "client_id=a",
+            "--material",
+            "client_secret=b",
+            "--secret-material-key",
+            "client_secret",
+        ]);
+        assert_eq!(a.unwrap(), b.unwrap());
+        let c = request(&["--secret-material-env", "who=CARGO_PKG_NAME"]).unwrap();
+        assert_eq!(c.secret_material["who"], "evermint");
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        for (line, named) in [
+            (&["--secret-material-key", "x"][..], "no --material"),
+            (
+                &["--material", "x=1", "--secret-material", "x=2"],
+                "as public and as secret",
+            ),
+            (&["--material", "x=1", "--material", "x=2"], "twice"),
+            (&["--refresh-before", "5"], "1h30m"),
+        ] {
+            let error = format!("{:#}", request(line).unwrap_err());
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn google_needs_no_endpoint() {
+        let google = request(&["--strategy", "google-service-account-jwt"]);
+        assert_eq!(google.unwrap().token_url, GOOGLE_TOKEN_URL);
+        assert_eq!(request(&[]).unwrap().token_url, "");
+    }
+}

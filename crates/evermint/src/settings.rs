@@ -1,0 +1,417 @@
+//! The settings of `evermint serve`: one struct, filled from flags, then the environment, then a
+//! TOML file, then defaults.
+//!
+//! Every setting has one name in three spellings: `api_listen` is `listen` under `[api]` in the
+//! file, `--api-listen` as a flag and `EVERMINT_API_LISTEN` in the environment. Its line in
+//! [`settings!`] below is the only place that knows it; `deploy/evermint.toml` repeats name and
+//! default for people, and a test compares them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use evermint_core::settings::Settings as ClusterSettings;
+use evermint_minter::{EndpointPattern, Network};
+use serde::{Deserialize, Serialize};
+
+use crate::duration::Time;
+use crate::exit::{advised, usage};
+
+/// The sections of the file: a key below `[api]` is the setting `api_…`.
+const SECTIONS: [&str; 8] = [
+    "api", "peer", "kek", "raft", "store", "cluster", "issuers", "log",
+];
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+/// A setting always has a value (`value`), or may have none (`maybe`).
+macro_rules! setting {
+    (@type value $type:ty) => { $type };
+    (@type maybe $type:ty) => { Option<$type> };
+    (@resolve value $given:expr, $default:expr) => { $given.unwrap_or_else(|| $default) };
+    (@resolve maybe $given:expr, $default:expr) => { $given.or($default) };
+}
+
+macro_rules! settings {
+    ($($(#[$meta:meta])* $kind:ident $name:ident: $type:ty = $default:expr;)*) => {
+        /// Settings as one source gives them: some of them.
+        #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Layer {
+            $($(#[$meta])* $name: Option<$type>,)*
+        }
+
+        impl Layer {
+            /// These settings, and those of `below` where there are none.
+            fn over(self, below: Self) -> Self {
+                Self { $($name: self.$name.or(below.$name),)* }
+            }
+
+            /// These settings, and the defaults where there are none.
+            fn resolve(self) -> Settings {
+                Settings { $($name: setting!(@resolve $kind self.$name, $default),)* }
+            }
+        }
+
+        /// The settings of one replica.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+        #[allow(missing_docs, reason = "documented as flags, in `settings!`")]
+        pub struct Settings {
+            $(pub $name: setting!(@type $kind $type),)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Layer::default().resolve()
+            }
+        }
+
+        /// The names of all settings.
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+settings! {
+    /// Directory of this replica's identity, store and journal; one process at a time.
+    #[arg(long, value_name = "DIR")]
+    value data_dir: PathBuf = "evermint-data".into();
+    /// Found a new cluster, unless one of the peers is in one already. To be set on one replica
+    /// (of several that list each other, the one with the smallest peer address founds).
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    value init: bool = false;
+    /// Peer addresses of replicas to join; needed for the first start only.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
+    value peers: Vec<String> = Vec::new();
+    /// File with the admin token that every call has to show. Without it, anyone who reaches the
+    /// API may do anything.
+    #[arg(long, value_name = "FILE")]
+    maybe admin_token_file: PathBuf = None;
+    /// Listen on other addresses than loopback even without TLS and admin token. Whoever reaches
+    /// this replica then reads every secret in it.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    value insecure_network: bool = false;
+    /// Out of touch with a leader for longer, a replica serves no bundles: it could serve what
+    /// was revoked meanwhile.
+    #[arg(long, value_name = "TIME")]
+    value max_staleness: Time = Time::secs(300);
+    /// Time that mints in flight have to end when the replica is stopped.
+    #[arg(long, value_name = "TIME")]
+    value shutdown_grace: Time = Time::secs(30);
+
+    /// Where clients are listened to.
+    #[arg(long, value_name = "IP:PORT", help_heading = "API")]
+    value api_listen: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
+    /// Where clients reach this replica; the address listened on if not given.
+    #[arg(long, value_name = "URL", help_heading = "API")]
+    maybe api_advertise: String = None;
+    /// Certificate chain of the API in PEM; with it, the API speaks TLS.
+    #[arg(long, value_name = "FILE", help_heading = "API")]
+    maybe api_tls_cert: PathBuf = None;
+    /// Its private key in PEM.
+    #[arg(long, value_name = "FILE", help_heading = "API")]
+    maybe api_tls_key: PathBuf = None;
+
+    /// Where other replicas are listened to.
+    #[arg(long, value_name = "IP:PORT", help_heading = "Peers")]
+    value peer_listen: SocketAddr = (Ipv4Addr::LOCALHOST, 7444).into();
+    /// Where other replicas reach this one; the address listened on if not given.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Peers")]
+    maybe peer_advertise: String = None;
+    /// Authority that signs the certificates of all replicas, in PEM; with it, replicas speak
+    /// mutual TLS.
+    #[arg(long, value_name = "FILE", help_heading = "Peers")]
+    maybe peer_tls_ca: PathBuf = None;
+    /// This replica's certificate chain in PEM, valid as a server and as a client.
+    #[arg(long, value_name = "FILE", help_heading = "Peers")]
+    maybe peer_tls_cert: PathBuf = None;
+    /// Its private key in PEM.
+    #[arg(long, value_name = "FILE", help_heading = "Peers")]
+    maybe peer_tls_key: PathBuf = None;
+    /// Name that the certificates of all replicas carry; the host of a replica's address if not
+    /// given.
+    #[arg(long, value_name = "NAME", help_heading = "Peers")]
+    maybe peer_tls_name: String = None;
+
+    /// File with the key-encryption key; `evermint keygen --out FILE` makes one.
+    #[arg(long, value_name = "FILE", help_heading = "Key-encryption key")]
+    maybe kek_file: PathBuf = None;
+    /// Environment variable that holds it instead, in base64 or hex.
+    #[arg(long, value_name = "NAME", help_heading = "Key-encryption key")]
+    maybe kek_env: String = None;
+    /// Accept a file that its group or others may read, as some platforms mount secrets.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Key-encryption key")]
+    value kek_any_mode: bool = false;
+
+    /// How often the leader keeps its lease alive.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_heartbeat: Time = Time::millis(100);
+    /// Shortest silence of the leader after which a replica stands for election.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_election_min: Time = Time::millis(500);
+    /// Longest, and the length of the leader's lease. A lost leader is replaced after about this
+    /// plus a random time between the two.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_election_max: Time = Time::millis(1_000);
+    /// How often a replica tells the leader that it is alive.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_beat: Time = Time::millis(300);
+    /// Silence after which the leader gives a replica's shards to others.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_lost_after: Time = Time::secs(3);
+    /// How long a write is tried.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_propose: Time = Time::secs(10);
+    /// How long sending and installing one snapshot may take.
+    #[arg(long, value_name = "TIME", help_heading = "Raft")]
+    value raft_snapshot: Time = Time::secs(600);
+
+    /// A snapshot is taken after so many new log entries.
+    #[arg(long, value_name = "N", help_heading = "Store")]
+    value store_snapshot_after: u64 = 5_000;
+    /// So many log entries that a snapshot contains are kept for replicas that are behind.
+    #[arg(long, value_name = "N", help_heading = "Store")]
+    value store_snapshot_keep: u64 = 2_000;
+    /// Memory that the store may use as a cache, in MiB.
+    #[arg(long, value_name = "MIB", help_heading = "Store")]
+    value store_cache_mib: u64 = 64;
+
+    /// Number of shards, 1 to 4096. This and the following are fixed when the cluster is founded.
+    #[arg(long, value_name = "N", help_heading = "Cluster, when it is founded")]
+    value cluster_shards: u16 = 256;
+    /// How long a mint ticket is valid: nobody else mints for so long after a replica was lost.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_ticket_ttl: Time = Time::secs(60);
+    /// How much earlier than its ticket a mint stops: covers clocks of different rates. A tenth
+    /// to a half of the ticket.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_ticket_margin: Time = Time::secs(10);
+    /// How long a mint whose outcome is unknown waits at least for its replica to come back.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_doubt_wait: Time = Time::secs(120);
+    /// First pause after a failed mint; doubled with every further one.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_backoff_base: Time = Time::secs(1);
+    /// Longest pause after a failed mint.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_backoff_cap: Time = Time::secs(300);
+    /// Lifetime of a token that does not tell its own.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_default_lifetime: Time = Time::secs(3_600);
+    /// Audit records kept, 100 to 1000000.
+    #[arg(long, value_name = "N", help_heading = "Cluster, when it is founded")]
+    value cluster_audit_retention: u32 = 10_000;
+
+    /// Reach issuers on this host's loopback, and those by plain http too. For tests.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Issuers")]
+    value issuers_allow_loopback: bool = false;
+    /// Private networks whose issuers may be reached, such as 10.20.0.0/16.
+    #[arg(long, value_delimiter = ',', value_name = "CIDR,…", help_heading = "Issuers")]
+    value issuers_allow_networks: Vec<Network> = Vec::new();
+    /// Token endpoints that may be used: hosts (idp.example.com, *.example.com) or URL prefixes;
+    /// if there is none, every endpoint that the other rules allow.
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN,…", help_heading = "Issuers")]
+    value issuers_allow_endpoints: Vec<EndpointPattern> = Vec::new();
+    /// Files with certificate authorities that are trusted beside the system's, in PEM.
+    #[arg(long, value_delimiter = ',', value_name = "FILE,…", help_heading = "Issuers")]
+    value issuers_ca_files: Vec<PathBuf> = Vec::new();
+    /// Longest time for name, connection and TLS of one request.
+    #[arg(long, value_name = "TIME", help_heading = "Issuers")]
+    value issuers_connect_timeout: Time = Time::secs(5);
+    /// Mints that this replica runs at one issuer at the same time.
+    #[arg(long, value_name = "N", help_heading = "Issuers")]
+    value issuers_concurrency: u32 = 16;
+    /// Requests that one issuer gets from this replica in a minute.
+    #[arg(long, value_name = "N", help_heading = "Issuers")]
+    value issuers_requests_per_minute: u32 = 6_000;
+    /// Failures in a row after which an issuer is left alone for a while.
+    #[arg(long, value_name = "N", help_heading = "Issuers")]
+    value issuers_breaker_failures: u32 = 5;
+    /// For how long at first.
+    #[arg(long, value_name = "TIME", help_heading = "Issuers")]
+    value issuers_breaker_pause: Time = Time::secs(2);
+    /// For how long at most.
+    #[arg(long, value_name = "TIME", help_heading = "Issuers")]
+    value issuers_breaker_pause_max: Time = Time::secs(30);
+
+    /// How log lines are written, to standard error.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
+    value log_format: LogFormat = LogFormat::Text;
+    /// What is logged: a level, or levels by module, such as info,evermint_minter=debug.
+    #[arg(long, value_name = "FILTER", help_heading = "Log")]
+    value log_filter: String = "info".to_owned();
+}
+
+impl Settings {
+    /// The settings from flags and environment, which clap has put together, over those of a
+    /// file, over the defaults.
+    ///
+    /// # Errors
+    /// A usage error for a file that cannot be read or that has unknown or malformed settings.
+    pub fn load(flags: Layer, file: Option<&Path>) -> Result<Self> {
+        let file = file.map(read).transpose()?.unwrap_or_default();
+        Ok(flags.over(file).resolve())
+    }
+
+    /// The settings in the text of a file, over the defaults.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_toml(text: &str) -> Result<Self> {
+        Ok(parse(text)?.resolve())
+    }
+
+    /// What a new cluster is founded with.
+    pub fn cluster(&self) -> ClusterSettings {
+        ClusterSettings {
+            shards: self.cluster_shards,
+            ticket_ttl_ms: self.cluster_ticket_ttl.as_millis(),
+            ticket_margin_ms: self.cluster_ticket_margin.as_millis(),
+            doubt_wait_ms: self.cluster_doubt_wait.as_millis(),
+            backoff_base_ms: self.cluster_backoff_base.as_millis(),
+            backoff_cap_ms: self.cluster_backoff_cap.as_millis(),
+            default_lifetime_ms: self.cluster_default_lifetime.as_millis(),
+            audit_retention: self.cluster_audit_retention,
+        }
+    }
+
+    /// Checks that the settings fit together, and that they are safe.
+    ///
+    /// # Errors
+    /// A usage error that names what does not fit.
+    pub fn check(&self) -> Result<()> {
+        let together = |what: &str, given: &[bool]| {
+            if given.iter().any(|g| *g) && !given.iter().all(|g| *g) {
+                return Err(usage(format!("{what} belong together: give all or none")));
+            }
+            Ok(())
+        };
+        together(
+            "api_tls_cert and api_tls_key",
+            &[self.api_tls_cert.is_some(), self.api_tls_key.is_some()],
+        )?;
+        together(
+            "peer_tls_ca, peer_tls_cert and peer_tls_key",
+            &[
+                self.peer_tls_ca.is_some(),
+                self.peer_tls_cert.is_some(),
+                self.peer_tls_key.is_some(),
+            ],
+        )?;
+        match (&self.kek_file, &self.kek_env) {
+            (Some(_), Some(_)) => {
+                return Err(usage("kek_file and kek_env exclude each other: give one"));
+            }
+            (None, None) => {
+                return Err(advised(
+                    "no key-encryption key: neither --kek-file nor --kek-env is given",
+                    "`evermint keygen --out kek`, then `--kek-file kek`, on every replica the same",
+                ));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        self.cluster()
+            .validate()
+            .map_err(|error| usage(format!("cluster settings: {error}")))?;
+        self.check_network()
+    }
+
+    /// What is unsafe about the addresses listened on, if anything is.
+    pub fn exposures(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if !self.api_listen.ip().is_loopback() {
+            if self.api_tls_cert.is_none() {
+                found.push(format!("the API at {} speaks no TLS", self.api_listen));
+            }
+            if self.admin_token_file.is_none() {
+                found.push(format!("the API at {} asks for no token", self.api_listen));
+            }
+        }
+        if !self.peer_listen.ip().is_loopback() && self.peer_tls_ca.is_none() {
+            found.push(format!(
+                "the peer port at {} speaks no mutual TLS",
+                self.peer_listen
+            ));
+        }
+        found
+    }
+
+    fn check_network(&self) -> Result<()> {
+        let found = self.exposures();
+        if found.is_empty() || self.insecure_network {
+            return Ok(());
+        }
+        Err(advised(
+            format!("not safe on a network: {}", found.join("; ")),
+            "give --api-tls-cert, --api-tls-key, --admin-token-file and --peer-tls-*; or listen on loopback; or, on a network where everyone may read every secret, say --insecure-network",
+        ))
+    }
+}
+
+/// Puts the name in the environment and the default into a flag's help.
+pub fn describe(arg: clap::Arg) -> clap::Arg {
+    let name = arg.get_id().to_string();
+    if !NAMES.contains(&name.as_str()) {
+        return arg;
+    }
+    let defaults = toml::Table::try_from(Settings::default()).unwrap_or_default();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let default = match defaults.get(&name) {
+        None => String::new(),
+        Some(toml::Value::Array(_)) => " [default: none]".to_owned(),
+        Some(toml::Value::String(text)) => format!(" [default: {text}]"),
+        Some(value) => format!(" [default: {value}]"),
+    };
+    arg.help(format!("{help}{default}"))
+        .long_help(None)
+        .env(format!("EVERMINT_{}", name.to_ascii_uppercase()))
+}
+
+fn read(path: &Path) -> Result<Layer> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))?;
+    parse(&text).with_context(|| format!("in {}", path.display()))
+}
+
+/// Reads a file's text: `[api] listen` and `api_listen` are the same.
+fn parse(text: &str) -> Result<Layer> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| usage(error.to_string().trim_end().to_owned()))?;
+    let mut flat = toml::Table::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(section) if SECTIONS.contains(&key.as_str()) => {
+                for (name, value) in section {
+                    if !NAMES.contains(&format!("{key}_{name}").as_str()) {
+                        return Err(unknown(&format!("{name} in [{key}]")));
+                    }
+                    flat.insert(format!("{key}_{name}"), value);
+                }
+            }
+            toml::Value::Table(_) => return Err(unknown(&format!("section [{key}]"))),
+            value => {
+                if !NAMES.contains(&key.as_str()) {
+                    return Err(unknown(&key));
+                }
+                flat.insert(key, value);
+            }
+        }
+    }
+    flat.try_into()
+        .map_err(|error: toml::de::Error| usage(error.to_string().trim_end().to_owned()))
+}
+
+fn unknown(what: &str) -> anyhow::Error {
+    usage(format!(
+        "unknown setting: {what}; `evermint serve --help` lists all"
+    ))
+}
