@@ -11,9 +11,6 @@
 /// The most payload in one chunk, in bytes.
 pub(crate) const CHUNK_BYTES: usize = 4_000;
 
-/// The longest record, in bytes.
-pub(crate) const RECORD_BYTES_MAX: usize = CHUNK_BYTES * (u16::MAX as usize);
-
 const HEADER: usize = 6;
 const NUMBER: usize = 2;
 
@@ -23,7 +20,7 @@ pub(crate) type Chunk = (Vec<u8>, Vec<u8>);
 /// Cuts a record into chunks: at least one, even of nothing.
 ///
 /// # Panics
-/// When the record is longer than [`RECORD_BYTES_MAX`].
+/// When the record is longer than 65,535 chunks.
 pub(crate) fn split(table: &str, key: &[u8], value: &[u8]) -> Vec<Chunk> {
     let count = value.len().div_ceil(CHUNK_BYTES).max(1);
     let count = u16::try_from(count).expect("records are bounded where they are made");

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
@@ -267,9 +267,9 @@ impl Store {
             .map_err(StoreError::io("sync the database file"))
     }
 
-    /// Bytes on disk.
-    pub(crate) fn disk_bytes(&self) -> u64 {
-        self.0.db.size_on_disk().unwrap_or(0)
+    /// A handle that does not keep the store open.
+    pub(crate) fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.0))
     }
 
     /// sled never syncs blob files, so that what is in them is not durable. Values are kept
@@ -285,6 +285,17 @@ impl Store {
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + 'static + use<> {
         let mut closed = self.0.closed.clone();
         async move { while closed.changed().await.is_ok() {} }
+    }
+}
+
+/// A handle on a store that does not keep it open.
+pub(crate) struct WeakStore(Weak<Inner>);
+
+impl WeakStore {
+    /// Bytes on disk; 0 once the store is closed.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let store = self.0.upgrade();
+        store.map_or(0, |store| store.db.size_on_disk().unwrap_or(0))
     }
 }
 

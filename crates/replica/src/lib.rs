@@ -4,17 +4,28 @@
 //! [`Proposer`](evermint_core::port::Proposer) and [`StateView`](evermint_core::port::StateView),
 //! both on [`Node`].
 
-#![allow(dead_code, reason = "skeleton")]
-
+mod batch;
 mod chunk;
 mod clock;
 mod config;
+mod disk;
 mod durable;
+mod duties;
+mod entrance;
 mod error;
 mod guard;
+mod identity;
+mod local;
 mod log;
 mod machine;
+mod members;
+mod network;
+mod node;
+mod peers;
+mod propose;
+mod pulse;
 mod raft;
+mod server;
 mod snapshot;
 mod status;
 mod stored;
@@ -26,4 +37,5 @@ pub use clock::SystemClock;
 pub use config::{Bootstrap, CACHE_BYTES, Config, Snapshots, Timing, Tls};
 pub use durable::{Damage, SyncPolicy};
 pub use error::Error;
+pub use node::Node;
 pub use status::{LogStatus, Role, Status};

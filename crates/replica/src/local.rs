@@ -1,0 +1,175 @@
+//! What the parts of a running replica share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use evermint_core::id::{Position, ReplicaId, SessionId};
+use evermint_core::time::MonoMs;
+use evermint_proto::replica::v1 as wire;
+use evermint_protocol::reader::Freshness;
+use openraft::ServerState;
+
+use crate::batch::Batcher;
+use crate::clock::Timekeeper;
+use crate::config::Timing;
+use crate::duties::Duties;
+use crate::identity::Member;
+use crate::peers::{Client, Lane, Peers};
+use crate::raft::{Metrics, Raft};
+use crate::view::Views;
+
+/// What the parts of a running replica share.
+pub(crate) struct Local {
+    pub(crate) me: Member,
+    pub(crate) session: SessionId,
+    pub(crate) raft: Raft,
+    pub(crate) views: Arc<Views>,
+    pub(crate) clock: Timekeeper,
+    pub(crate) peers: Peers,
+    pub(crate) batcher: Batcher,
+    pub(crate) duties: Duties,
+    pub(crate) timing: Timing,
+    /// This replica is about to stop, and wants no shards.
+    pub(crate) draining: AtomicBool,
+    /// The leader said that this replica is no member.
+    pub(crate) removed: AtomicBool,
+    freshness: Mutex<Freshness>,
+    confirmed: Mutex<Option<Confirmed>>,
+}
+
+/// What this replica knew for certain when a quorum last confirmed it as the leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirmed {
+    /// When it asked.
+    pub(crate) as_of: MonoMs,
+    /// Everything that was committed then.
+    pub(crate) position: Position,
+}
+
+impl Local {
+    pub(crate) fn new(
+        me: Member,
+        session: SessionId,
+        raft: Raft,
+        views: Arc<Views>,
+        clock: Timekeeper,
+        peers: Peers,
+        timing: Timing,
+    ) -> Self {
+        Self {
+            me,
+            session,
+            batcher: Batcher::start(raft.clone(), clock.clone()),
+            raft,
+            views,
+            clock,
+            peers,
+            duties: Duties::new(timing.lost_after),
+            timing,
+            draining: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            freshness: Mutex::default(),
+            confirmed: Mutex::default(),
+        }
+    }
+
+    /// Raft's own view of itself, copied at once: holding it would block Raft.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.raft.metrics().borrow().clone()
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.server_metrics().borrow().state == ServerState::Leader
+    }
+
+    pub(crate) fn leader(&self) -> Option<ReplicaId> {
+        let leader = self.raft.server_metrics().borrow().current_leader;
+        leader.map(ReplicaId)
+    }
+
+    /// Where a replica can be reached: where it says now, or where it was when it became a member.
+    pub(crate) fn address(&self, replica: ReplicaId) -> Option<String> {
+        if let Some(replica) = self.views.state().replicas.get(&replica) {
+            return Some(replica.peer_address.clone());
+        }
+        let members = self
+            .raft
+            .server_metrics()
+            .borrow()
+            .membership_config
+            .clone();
+        let node = members.membership().get_node(&replica.0);
+        node.map(|node| node.address.clone())
+    }
+
+    pub(crate) fn client(&self, replica: ReplicaId) -> Result<Client, String> {
+        let address = self.address(replica);
+        let address = address.ok_or_else(|| format!("no address of replica {replica} is known"))?;
+        self.peers.client(&address, Lane::Bulk)
+    }
+
+    pub(crate) fn envelope(&self, to: ReplicaId) -> Option<wire::Envelope> {
+        Some(wire::Envelope {
+            cluster: self.me.cluster.0.to_be_bytes().to_vec().into(),
+            from: self.me.replica.0,
+            to: to.0,
+        })
+    }
+
+    /// As the leader: a position that contains everything that was committed before the call,
+    /// confirmed by a quorum after it began. Never reused for another call.
+    ///
+    /// # Errors
+    /// When this replica does not lead, or reaches no quorum.
+    pub(crate) async fn confirmed_position(&self) -> Result<Position, String> {
+        let (index, _) = self
+            .raft
+            .get_read_log_id()
+            .await
+            .map_err(|e| e.to_string())?;
+        let index = index.ok_or("nothing was committed yet")?.index;
+        // What is confirmed is committed, and will be applied in a moment.
+        let state = self.views.applied_index(index).await;
+        let state = state.ok_or("the replica is stopping")?;
+        Ok(state.meta.position)
+    }
+
+    /// As the leader: lets a quorum confirm it, and remembers.
+    pub(crate) async fn confirm(&self) -> Result<(), String> {
+        let as_of = self.clock.mono();
+        let position = self.confirmed_position().await?;
+        *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Confirmed { as_of, position });
+        self.caught_up(as_of);
+        Ok(())
+    }
+
+    /// What this replica knew when it was last confirmed as the leader.
+    pub(crate) fn confirmed(&self) -> Option<Confirmed> {
+        *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This replica has applied everything that was committed at `as_of`.
+    pub(crate) fn caught_up(&self, as_of: MonoMs) {
+        let mut freshness = self
+            .freshness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        freshness.caught_up(as_of);
+    }
+
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        let freshness = self
+            .freshness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        freshness.staleness(self.clock.mono())
+    }
+}

@@ -1,0 +1,479 @@
+//! One replica, from its start to its end.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use evermint_core::command::{Answer, Command, Done, Kind, Refusal};
+use evermint_core::id::{Position, ReplicaId, SessionId};
+use evermint_core::port::{Change, ProposeError, Proposer, StateView};
+use evermint_core::state::State;
+use evermint_core::time::UnixMs;
+use evermint_proto::replica::v1::replica_server::ReplicaServer;
+use futures::stream::BoxStream;
+use openraft::{ServerState, SnapshotPolicy};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
+use uuid::Uuid;
+
+use crate::clock::Timekeeper;
+use crate::config::{Bootstrap, Config};
+use crate::disk::Disk;
+use crate::durable::WeakStore;
+use crate::entrance::{FOUNDER, find_place};
+use crate::error::Error;
+use crate::identity::{Identity, Member};
+use crate::local::Local;
+use crate::network::Network;
+use crate::peers::{MESSAGE_BYTES_MAX, Peers, read_tls};
+use crate::raft::{Peer, Raft};
+use crate::server::{Door, Service};
+use crate::status::{LogStatus, Role, Status};
+use crate::{disk, duties, members, propose, pulse};
+
+/// How long the end of a replica waits for what is under way.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long its server waits for calls under way.
+const SERVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time between two tries of something that needs a leader.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
+/// One running replica. Clones share it. Dropping the last one stops it as a crash would;
+/// [`shutdown`](Self::shutdown) stops it in good order.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    local: Arc<Local>,
+    store: WeakStore,
+    listen: SocketAddr,
+    peer_address: String,
+    tasks: TaskTracker,
+    closed: std::sync::Mutex<Option<futures::future::BoxFuture<'static, ()>>>,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl Node {
+    /// Starts a replica: goes on with what is in its data directory, or founds or joins a
+    /// cluster. Returns once it has a place in one; it may still be catching up. Waits for its
+    /// peers as long as it takes.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::InUse`], [`Error::Format`], [`Error::Damaged`] and
+    /// [`Error::Io`] say why it cannot start.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        config.validate()?;
+        let (server_tls, client_tls) = match &config.tls {
+            Some(tls) => {
+                let (server, client) = read_tls(tls)?;
+                (Some(server), Some(client))
+            }
+            None => (None, None),
+        };
+        let clock = Timekeeper::new(config.clock.clone());
+        let disk = Disk::open(&config, clock.clone()).await?;
+        let incoming = TcpIncoming::bind(config.listen)
+            .map_err(Error::io(format!("listen on {}", config.listen)))?
+            .with_nodelay(Some(true));
+        let listen = incoming
+            .local_addr()
+            .map_err(Error::io("read the address listened on"))?;
+        let peer_address = config
+            .peer_address
+            .clone()
+            .unwrap_or_else(|| listen.to_string());
+
+        let stop = CancellationToken::new();
+        let stop_on_drop = stop.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        let door = Arc::new(Door::new(
+            disk.identity.installation,
+            peer_address.clone(),
+            config.bootstrap.is_some(),
+        ));
+        let serving = serve(incoming, server_tls, door.clone(), stop.clone())?;
+        tasks.spawn(serving);
+
+        let peers = Peers::new(client_tls);
+        let mut identity = disk.identity;
+        let me = match identity.member {
+            Some(me) => me,
+            None => {
+                let me = find_place(&config, &peers, &identity, &peer_address).await;
+                identity.member = Some(me);
+                identity.write(&config.data_dir.join(disk::IDENTITY))?;
+                tracing::info!(replica = %me.replica, "has a place in a cluster");
+                me
+            }
+        };
+
+        let views = disk.machine.views();
+        let network = Network {
+            me,
+            peers: peers.clone(),
+            views: views.clone(),
+            retry: config.timing.heartbeat,
+            snapshot_deadline: config.timing.snapshot,
+        };
+        let raft_config = Arc::new(raft_config(&config)?);
+        let (store, closed) = (disk.store.downgrade(), disk.store.closed());
+        drop(disk.store);
+        let raft = Raft::new(me.replica.0, raft_config, network, disk.log, disk.machine)
+            .await
+            .map_err(|e| Error::Stopped(e.to_string()))?;
+        let session = SessionId(Uuid::new_v4().as_u128());
+        let timing = config.timing;
+        let local = Local::new(me, session, raft, views, clock, peers, timing);
+        let node = Self(Arc::new(Inner {
+            local: Arc::new(local),
+            store,
+            listen,
+            peer_address,
+            tasks,
+            closed: std::sync::Mutex::new(Some(Box::pin(closed))),
+            stop,
+            _stop_on_drop: stop_on_drop,
+        }));
+        let stopping = stop_raft(node.0.local.raft.clone(), node.0.stop.clone());
+        node.0.tasks.spawn(stopping);
+        node.found_if_founder(&config, &identity).await?;
+        // Only now do peers see a member.
+        let taken = door.local.set(node.0.local.clone());
+        debug_assert!(taken.is_ok(), "set once");
+        node.spawn(pulse::run(node.0.local.clone()));
+        node.spawn(duties::run(node.0.local.clone()));
+        node.spawn(members::run(node.0.local.clone()));
+        node.spawn(announce(
+            node.0.local.clone(),
+            identity,
+            node.0.peer_address.clone(),
+            config.api_address.clone(),
+        ));
+        Ok(node)
+    }
+
+    /// Founds the cluster, or completes its founding: each step may have been the last one of a
+    /// former life.
+    async fn found_if_founder(&self, config: &Config, identity: &Identity) -> Result<(), Error> {
+        let local = &self.0.local;
+        let founder = Member {
+            cluster: crate::identity::ClusterId(identity.installation.0),
+            replica: FOUNDER,
+        };
+        if local.me != founder || self.is_founded() {
+            return Ok(());
+        }
+        let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
+        let bootstrap = config.bootstrap.as_ref();
+        let initialized = local.raft.is_initialized().await.map_err(|e| stopped(&e))?;
+        if !initialized {
+            bootstrap.ok_or_else(unfinished)?;
+            let me = Peer::new(&self.0.peer_address);
+            let members = std::collections::BTreeMap::from([(FOUNDER.0, me)]);
+            let begun = local.raft.initialize(members).await;
+            begun.map_err(|e| stopped(&e))?;
+        }
+        while !self.is_founded() {
+            if local.leads() {
+                let bootstrap = bootstrap.ok_or_else(unfinished)?;
+                self.bootstrap(config, identity, bootstrap).await?;
+            } else {
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_founded(&self) -> bool {
+        self.0.local.views.state().meta.settings.is_some()
+    }
+
+    async fn bootstrap(
+        &self,
+        config: &Config,
+        identity: &Identity,
+        bootstrap: &Bootstrap,
+    ) -> Result<(), Error> {
+        let command = Command::Bootstrap {
+            settings: bootstrap.settings.clone(),
+            data_key: bootstrap.data_key,
+            wrapped: bootstrap.wrapped.clone(),
+            installation: identity.installation,
+            peer_address: self.0.peer_address.clone(),
+            api_address: config.api_address.clone(),
+        };
+        match self.propose(command).await?.outcome {
+            Ok(Done::Replica(FOUNDER)) | Err(Refusal::AlreadyBootstrapped) => {
+                tracing::info!("founded a cluster");
+                Ok(())
+            }
+            Ok(other) => Err(Error::Stopped(format!("bootstrap answered {other:?}"))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Runs a part of the replica until it stops.
+    fn spawn(&self, part: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn(async move {
+            stop.run_until_cancelled(part).await;
+        });
+    }
+
+    /// Where it listens for other replicas.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.0.listen
+    }
+
+    /// Where other replicas reach it.
+    pub fn peer_address(&self) -> &str {
+        &self.0.peer_address
+    }
+
+    /// How this replica sees itself and its cluster.
+    pub async fn status(&self) -> Status {
+        let local = &self.0.local;
+        let metrics = local.metrics();
+        let state = local.views.state();
+        let membership = metrics.membership_config.membership();
+        let mut shards = std::collections::BTreeMap::new();
+        for assignment in state.shards.values() {
+            *shards.entry(assignment.replica).or_insert(0) += 1;
+        }
+        let committed = local.raft.with_raft_state(|s| s.committed).await;
+        let removed = local.removed.load(Ordering::Relaxed);
+        let ids = |ids: Vec<u64>| ids.into_iter().map(ReplicaId).collect();
+        Status {
+            replica: local.me.replica,
+            session: local.session,
+            role: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+                (_, ServerState::Leader) => Role::Leader,
+                (_, ServerState::Follower) => Role::Follower,
+                (_, ServerState::Candidate) => Role::Candidate,
+                (_, ServerState::Learner) => Role::Learner,
+            },
+            term: metrics.current_term,
+            leader: metrics.current_leader.map(ReplicaId),
+            position: state.meta.position,
+            log: LogStatus {
+                last: metrics.last_log_index,
+                committed: committed.ok().flatten().map(|id| id.index),
+                applied: metrics.last_applied.map(|id| id.index),
+                snapshot: metrics.snapshot.map(|id| id.index),
+                purged: metrics.purged.map(|id| id.index),
+            },
+            voters: ids(membership.voter_ids().collect()),
+            learners: ids(membership.learner_ids().collect()),
+            shards,
+            lag: members::lag(&metrics),
+            staleness: local.staleness(),
+            disk_bytes: self.0.store.disk_bytes(),
+            stopped: match metrics.running_state {
+                Err(e) => Some(e.to_string()),
+                Ok(()) => removed.then(|| Error::Removed.to_string()),
+            },
+        }
+    }
+
+    /// Takes a replica out of the cluster. Its id is never used again; to come back it needs an
+    /// empty data directory.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such replica, [`Error::Config`] if it is the last one,
+    /// [`Error::Propose`] if no leader answers.
+    pub async fn remove_replica(&self, replica: ReplicaId) -> Result<(), Error> {
+        let state = self.state();
+        if state.replicas.len() == 1 && state.replicas.contains_key(&replica) {
+            let problem = "the last replica of a cluster cannot be removed";
+            return Err(Error::Config(problem.to_owned()));
+        }
+        match self
+            .propose(Command::RemoveReplica { replica })
+            .await?
+            .outcome
+        {
+            Ok(Done::Changed(false)) => Err(Refusal::NotFound(Kind::Replica).into()),
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Gives this replica's shards to the others: it is about to stop. It goes on serving reads.
+    pub async fn drain(&self) {
+        let local = &self.0.local;
+        local.draining.store(true, Ordering::Relaxed);
+        let bound = local.timing.beat * 2;
+        // If nobody hears of it now, the next beat tells.
+        let _ = tokio::time::timeout(bound, pulse::beat(local)).await;
+    }
+
+    /// Stops in good order: shards go to the others, what is under way ends, the store is closed.
+    /// Everything acknowledged is on the disk in any case.
+    pub async fn shutdown(&self) {
+        self.drain().await;
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        let closed = self
+            .0
+            .closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let ended = async {
+            self.0.tasks.wait().await;
+            if let Some(closed) = closed {
+                closed.await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_PATIENCE, ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the replica did not end in time");
+        }
+    }
+}
+
+#[async_trait]
+impl Proposer for Node {
+    async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
+        propose::propose(&self.0.local, command).await
+    }
+}
+
+#[async_trait]
+impl StateView for Node {
+    fn state(&self) -> Arc<State> {
+        self.0.local.views.state()
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        self.0.local.views.changes()
+    }
+
+    async fn reached(&self, position: Position, bound: Duration) -> bool {
+        self.0.local.views.reached(position, bound).await
+    }
+
+    async fn read_index(&self) -> Result<Position, ProposeError> {
+        propose::read_index(&self.0.local).await
+    }
+
+    fn staleness(&self) -> Option<Duration> {
+        self.0.local.staleness()
+    }
+
+    fn now(&self) -> UnixMs {
+        self.0.local.clock.now()
+    }
+
+    fn identity(&self) -> (ReplicaId, SessionId) {
+        (self.0.local.me.replica, self.0.local.session)
+    }
+}
+
+fn unfinished() -> Error {
+    let problem = "the founding of this cluster was cut off: start it with `init` once more";
+    Error::Config(problem.to_owned())
+}
+
+fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
+    let ms = |d: Duration| evermint_core::time::millis(d);
+    let (timing, snapshots) = (&config.timing, &config.snapshots);
+    let raft = openraft::Config {
+        cluster_name: "evermint".to_owned(),
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_timeout_min),
+        election_timeout_max: ms(timing.election_timeout_max),
+        install_snapshot_timeout: ms(timing.snapshot),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshots.after_entries),
+        max_in_snapshot_log_to_keep: snapshots.keep_entries,
+        // A replica that is behind by more than there is log anyway gets a snapshot.
+        replication_lag_threshold: snapshots.after_entries + snapshots.keep_entries,
+        ..openraft::Config::default()
+    };
+    raft.validate().map_err(|e| Error::Config(e.to_string()))
+}
+
+/// Serves the replica port until `stop`; then what is under way has a moment to end.
+fn serve(
+    incoming: TcpIncoming,
+    tls: Option<ServerTlsConfig>,
+    door: Arc<Door>,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+    let service = ReplicaServer::new(Service(door))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server
+            .tls_config(tls)
+            .map_err(|e| Error::Config(format!("tls: {e}")))?;
+    }
+    let router = server.add_service(service);
+    Ok(async move {
+        let graceful = stop.clone().cancelled_owned();
+        let serving = router.serve_with_incoming_shutdown(incoming, graceful);
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(SERVER_PATIENCE).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the replica port is closed");
+            },
+            () = late => {}
+        }
+    })
+}
+
+/// Tells the cluster where this replica is now, if it moved since it was last told.
+async fn announce(
+    local: Arc<Local>,
+    identity: Identity,
+    peer_address: String,
+    api_address: String,
+) {
+    let me = local.me.replica;
+    let mut applied = local.views.watch();
+    let known = applied
+        .wait_for(|a| a.state.replicas.contains_key(&me))
+        .await;
+    let Some(known) = known.ok().and_then(|a| a.state.replicas.get(&me).cloned()) else {
+        return;
+    };
+    if known.peer_address == peer_address && known.api_address == api_address {
+        return;
+    }
+    let register = Command::RegisterReplica {
+        installation: identity.installation,
+        peer_address,
+        api_address,
+    };
+    loop {
+        match propose::propose(&local, register.clone()).await {
+            Ok(answer) => {
+                tracing::info!(outcome = ?answer.outcome, "announced the new address");
+                return;
+            }
+            Err(error) => tracing::info!(%error, "cannot announce the new address yet"),
+        }
+    }
+}
+
+/// Stops Raft when the replica stops, however that comes about.
+async fn stop_raft(raft: Raft, stop: CancellationToken) {
+    stop.cancelled().await;
+    if let Err(error) = raft.shutdown().await {
+        tracing::error!(%error, "Raft did not end well");
+    }
+}

@@ -1,0 +1,299 @@
+//! The replica port: what a replica answers to its peers.
+//!
+//! It is open before the replica has a place in a cluster, so that newcomers see each other; all
+//! but `Hello` is refused until then.
+
+use std::sync::{Arc, OnceLock};
+
+use evermint_core::command::{Command, Done, Proposal};
+use evermint_core::id::{InstallationId, ReplicaId};
+use evermint_core::port::ProposeError;
+use evermint_proto::replica::v1::append_response::Result as Appended;
+use evermint_proto::replica::v1::install_snapshot_request::Part;
+use evermint_proto::replica::v1::propose_response::Result as Proposed;
+use evermint_proto::replica::v1::read_index_response::Result as ReadAt;
+use evermint_proto::replica::v1::replica_server::Replica;
+use evermint_proto::replica::v1::{self as wire};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
+use openraft::{Snapshot, StoredMembership};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::batch::Rejection;
+use crate::local::Local;
+use crate::network::next_part;
+use crate::propose;
+use crate::pulse;
+use crate::raft::{Peer, SnapshotMeta};
+use crate::snapshot::{Assembly, SnapshotData};
+use crate::stored::{Members, Unreadable, entry, from_wire, to_wire, vote_from_wire, vote_to_wire};
+
+/// What peers see of a replica.
+pub(crate) struct Door {
+    pub(crate) installation: InstallationId,
+    pub(crate) peer_address: String,
+    /// It is allowed to found a cluster.
+    pub(crate) may_found: bool,
+    /// Set once the replica has a place.
+    pub(crate) local: OnceLock<Arc<Local>>,
+    /// One snapshot is taken in at a time.
+    installing: Semaphore,
+}
+
+impl Door {
+    pub(crate) fn new(installation: InstallationId, peer_address: String, may_found: bool) -> Self {
+        Self {
+            installation,
+            peer_address,
+            may_found,
+            local: OnceLock::new(),
+            installing: Semaphore::new(1),
+        }
+    }
+
+    fn running(&self) -> Result<&Arc<Local>, Status> {
+        let local = self.local.get();
+        local.ok_or_else(|| Status::failed_precondition("this replica is in no cluster yet"))
+    }
+
+    /// The running replica, if it is the one that is meant. At this address another one may have
+    /// lived before.
+    fn meant(&self, envelope: Option<&wire::Envelope>) -> Result<&Arc<Local>, Status> {
+        let local = self.running()?;
+        let envelope = envelope.ok_or_else(|| Status::invalid_argument("no envelope"))?;
+        if envelope.cluster[..] != local.me.cluster.0.to_be_bytes() {
+            return Err(Status::failed_precondition(
+                "this replica is in another cluster",
+            ));
+        }
+        if envelope.to != local.me.replica.0 {
+            let problem = format!("this is replica {}, not {}", local.me.replica, envelope.to);
+            return Err(Status::failed_precondition(problem));
+        }
+        Ok(local)
+    }
+}
+
+/// The service itself.
+#[derive(Clone)]
+pub(crate) struct Service(pub(crate) Arc<Door>);
+
+#[tonic::async_trait]
+impl Replica for Service {
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
+        let request = request.into_inner();
+        let local = self.0.meant(request.envelope.as_ref())?;
+        let entries = request.entries.into_iter().map(|e| {
+            let id = e.id.map(from_wire).ok_or(Unreadable("an entry"))?;
+            entry(id, e.payload)
+        });
+        let append = AppendEntriesRequest {
+            vote: vote_from_wire(present(request.vote, "vote")?),
+            prev_log_id: request.previous.map(from_wire),
+            leader_commit: request.committed.map(from_wire),
+            entries: entries.collect::<Result<_, _>>().map_err(unreadable)?,
+        };
+        let result = match local.raft.append_entries(append).await.map_err(stopped)? {
+            AppendEntriesResponse::Success => Appended::Stored(wire::Empty {}),
+            AppendEntriesResponse::PartialSuccess(last) => Appended::Partly(wire::PartlyStored {
+                last: last.map(to_wire),
+            }),
+            AppendEntriesResponse::Conflict => Appended::Conflict(wire::Empty {}),
+            AppendEntriesResponse::HigherVote(vote) => Appended::HigherVote(vote_to_wire(vote)),
+        };
+        let result = Some(result);
+        Ok(Response::new(wire::AppendResponse { result }))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let local = self.0.meant(request.envelope.as_ref())?;
+        let vote = VoteRequest::new(
+            vote_from_wire(present(request.vote, "vote")?),
+            request.last.map(from_wire),
+        );
+        let response = local.raft.vote(vote).await.map_err(stopped)?;
+        Ok(Response::new(wire::VoteResponse {
+            vote: Some(vote_to_wire(response.vote)),
+            granted: response.vote_granted,
+            last: response.last_log_id.map(to_wire),
+        }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::InstallSnapshotRequest>>,
+    ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
+        let mut messages = request.into_inner();
+        let Some(Part::Header(header)) = next_part(&mut messages).await? else {
+            return Err(Status::invalid_argument(
+                "a snapshot begins with its header",
+            ));
+        };
+        let local = self.0.meant(header.envelope.as_ref())?;
+        let _alone = self
+            .0
+            .installing
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("another snapshot is being installed"))?;
+        let vote = vote_from_wire(present(header.vote, "vote")?);
+        let members: Members = postcard::from_bytes(&header.membership)
+            .map_err(|_| unreadable(Unreadable("a membership")))?;
+        let meta = SnapshotMeta {
+            last_log_id: header.last.map(from_wire),
+            last_membership: StoredMembership::<u64, Peer>::from(members),
+            snapshot_id: header.snapshot_id,
+        };
+        let receiving = tokio::time::timeout(local.timing.snapshot, receive(messages));
+        let received = receiving.await;
+        let data =
+            received.map_err(|_| Status::deadline_exceeded("the snapshot took too long"))??;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: Box::new(data),
+        };
+        let installed = local.raft.install_full_snapshot(vote, snapshot).await;
+        let installed = installed.map_err(stopped)?;
+        let vote = Some(vote_to_wire(installed.vote));
+        Ok(Response::new(wire::InstallSnapshotResponse { vote }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<wire::ProposeRequest>,
+    ) -> Result<Response<wire::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        let local = self.0.meant(request.envelope.as_ref())?;
+        let proposal: Proposal = postcard::from_bytes(&request.proposal)
+            .map_err(|_| unreadable(Unreadable("a proposal")))?;
+        if proposal.command.is_leaders_own() {
+            let name = proposal.command.name();
+            let problem = format!("{name} is for the leader alone to propose");
+            return Err(Status::permission_denied(problem));
+        }
+        let result = match local.batcher.submit(proposal).await {
+            Ok(answer) => {
+                let answer = postcard::to_stdvec(&answer).expect("answers are plain data");
+                Proposed::Answer(answer.into())
+            }
+            Err(Rejection::NotLeader) => Proposed::NotLeader(wire::Empty {}),
+            Err(Rejection::NotTaken(problem)) => return Err(Status::invalid_argument(problem)),
+            Err(Rejection::Unknown(problem)) => return Err(Status::unknown(problem)),
+        };
+        let result = Some(result);
+        Ok(Response::new(wire::ProposeResponse { result }))
+    }
+
+    async fn beat(
+        &self,
+        request: Request<wire::BeatRequest>,
+    ) -> Result<Response<wire::BeatResponse>, Status> {
+        let request = request.into_inner();
+        let local = self.0.meant(request.envelope.as_ref())?;
+        let from = request.envelope.as_ref().map_or(0, |e| e.from);
+        let result = Some(pulse::answer(local, ReplicaId(from), &request));
+        Ok(Response::new(wire::BeatResponse { result }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexResponse>, Status> {
+        let request = request.into_inner();
+        let local = self.0.meant(request.envelope.as_ref())?;
+        let result = match local.leads() {
+            false => ReadAt::NotLeader(wire::Empty {}),
+            true => {
+                let position = local.confirmed_position().await;
+                ReadAt::Position(position.map_err(Status::unavailable)?.0)
+            }
+        };
+        let result = Some(result);
+        Ok(Response::new(wire::ReadIndexResponse { result }))
+    }
+
+    async fn hello(
+        &self,
+        _request: Request<wire::HelloRequest>,
+    ) -> Result<Response<wire::HelloResponse>, Status> {
+        let member = self.0.local.get().map(|local| local.me);
+        Ok(Response::new(wire::HelloResponse {
+            cluster: member
+                .map(|m| m.cluster.0.to_be_bytes().to_vec().into())
+                .unwrap_or_default(),
+            replica: member.map_or(0, |m| m.replica.0),
+            installation: self.0.installation.0.to_be_bytes().to_vec().into(),
+            peer_address: self.0.peer_address.clone(),
+            would_found: member.is_none() && self.0.may_found,
+        }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinResponse>, Status> {
+        let local = self.0.running()?;
+        let request = request.into_inner();
+        let installation = <[u8; 16]>::try_from(&request.installation[..])
+            .map_err(|_| Status::invalid_argument("installation: must be 16 bytes"))?;
+        if request.peer_address.is_empty() {
+            return Err(Status::invalid_argument("peer_address: must not be empty"));
+        }
+        let register = Command::RegisterReplica {
+            installation: InstallationId(u128::from_be_bytes(installation)),
+            peer_address: request.peer_address,
+            api_address: request.api_address,
+        };
+        let answer = match propose::propose(local, register).await {
+            Ok(answer) => answer,
+            Err(e @ (ProposeError::Unavailable(_) | ProposeError::Unknown(_))) => {
+                return Err(Status::unavailable(e.to_string()));
+            }
+        };
+        match answer.outcome {
+            Ok(Done::Replica(replica)) => Ok(Response::new(wire::JoinResponse {
+                cluster: local.me.cluster.0.to_be_bytes().to_vec().into(),
+                replica: replica.0,
+            })),
+            Ok(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
+            Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        }
+    }
+}
+
+async fn receive(
+    mut messages: Streaming<wire::InstallSnapshotRequest>,
+) -> Result<SnapshotData, Status> {
+    let bad = |e: evermint_core::record::BadRecord| Status::data_loss(e.to_string());
+    let mut assembly = Assembly::default();
+    loop {
+        match next_part(&mut messages).await? {
+            Some(Part::Chunk(chunk)) => assembly.add(chunk).map_err(bad)?,
+            Some(Part::Trailer(trailer)) => {
+                let whole = tokio::task::spawn_blocking(move || assembly.finish(trailer));
+                let whole = whole.await.map_err(|e| Status::internal(e.to_string()))?;
+                return whole.map_err(bad);
+            }
+            Some(Part::Header(_)) => return Err(Status::invalid_argument("a second header")),
+            None => return Err(Status::data_loss("a snapshot that ends too early")),
+        }
+    }
+}
+
+fn present<T>(field: Option<T>, name: &str) -> Result<T, Status> {
+    field.ok_or_else(|| Status::invalid_argument(format!("no {name}")))
+}
+
+fn unreadable(e: Unreadable) -> Status {
+    Status::invalid_argument(e.to_string())
+}
+
+fn stopped(e: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("Raft has stopped: {e}"))
+}

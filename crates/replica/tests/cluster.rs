@@ -1,0 +1,244 @@
+//! Three replicas: writes, loss of the leader, restarts, forwarding, reads.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use evermint_core::command::{Command, Refusal};
+use evermint_core::id::{ReplicaId, SessionId, ShardId};
+use evermint_core::port::{ProposeError, Proposer, StateView, Touched};
+use evermint_core::record::Key;
+use evermint_replica::Error;
+use futures::StreamExt;
+use support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_the_loss_of_the_leader_and_its_return() {
+    let mut cluster = cluster(3).await;
+    for id in 0..10 {
+        write(&cluster[id as usize % 3].1, id).await;
+    }
+    let lost = leader(&cluster).await;
+    let (home, node) = cluster.remove(lost);
+    node.shutdown().await;
+    drop(node);
+    for id in 10..20 {
+        write(&cluster[id as usize % 2].1, id).await;
+    }
+    let back = home.restart().await;
+    cluster.push((home, back));
+    all_vote(cluster.iter().map(|(_, node)| node)).await;
+    all_equal(cluster.iter().map(|(_, node)| node)).await;
+    for (_, node) in &cluster {
+        assert!((0..20).all(|id| has(node, id)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_stopped_goes_on_with_equal_states_and_needs_no_list_of_peers() {
+    let cluster = cluster(3).await;
+    for id in 0..30 {
+        write(&cluster[id as usize % 3].1, id).await;
+    }
+    let before = all_equal(cluster.iter().map(|(_, node)| node)).await;
+    let ids: Vec<_> = cluster.iter().map(|(_, n)| n.identity()).collect();
+    let mut homes = Vec::new();
+    for (home, node) in cluster {
+        node.shutdown().await;
+        homes.push(home);
+    }
+    let starts = homes.iter().map(|home| home.restart());
+    let nodes = futures::future::join_all(starts).await;
+    let read: Vec<_> = nodes.iter().map(|n| n.state().hash()).collect();
+    assert!(
+        read.iter().all(|hash| *hash == before),
+        "equal from the disk alone"
+    );
+    for (node, (id, session)) in nodes.iter().zip(ids) {
+        assert_eq!(node.identity().0, id);
+        assert_ne!(node.identity().1, session, "a new life");
+    }
+    write(&nodes[1], 30).await;
+    all_equal(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposal_that_arrives_twice_is_applied_once() {
+    let cluster = cluster(3).await;
+    let place = leader(&cluster).await;
+    let follower = &cluster[(place + 1) % 3].1;
+    let answer = write(follower, 1).await;
+    // The same command under another request id is refused: the first one took effect once.
+    let again = follower.propose(create(1)).await.unwrap();
+    assert!(
+        matches!(again.outcome, Err(Refusal::AlreadyExists(_))),
+        "{again:?}"
+    );
+    assert!(again.position > answer.position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_for_the_leader_alone_to_propose_is_not_forwarded() {
+    let cluster = cluster(3).await;
+    let place = leader(&cluster).await;
+    let follower = &cluster[(place + 1) % 3].1;
+    let assign = Command::AssignShards {
+        based_on: 0,
+        moves: vec![(ShardId(0), ReplicaId(1), SessionId(1))],
+    };
+    let refused = follower.propose(assign).await;
+    assert!(
+        matches!(refused, Err(ProposeError::Unavailable(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_index_contains_every_write_that_was_answered_before() {
+    let cluster = cluster(3).await;
+    for id in 0..20 {
+        let (writer, reader) = (
+            &cluster[id as usize % 3].1,
+            &cluster[(id as usize + 1) % 3].1,
+        );
+        let answer = write(writer, id).await;
+        let index = reader.read_index().await.unwrap();
+        assert!(index >= answer.position);
+        assert!(reader.reached(index, BOUND).await);
+        assert!(has(reader, id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_a_quorum_grows_stale_and_takes_no_writes() {
+    let mut cluster = cluster(3).await;
+    let (_, alone) = cluster.remove(0);
+    until("it is fresh", || async {
+        (alone.staleness()? < Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    let position = alone.state().meta.position;
+    for (_, node) in &cluster {
+        node.shutdown().await;
+    }
+    until("it is stale", || async {
+        (alone.staleness()? > Duration::from_secs(2)).then_some(())
+    })
+    .await;
+    assert!(alone.read_index().await.is_err());
+    assert!(alone.propose(create(1)).await.is_err());
+    assert!(alone.state().meta.position >= position, "reads go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_streamed_on_every_replica() {
+    let cluster = cluster(3).await;
+    let mut streams: Vec<_> = cluster.iter().map(|(_, node)| node.changes()).collect();
+    let answer = write(&cluster[0].1, 7).await;
+    for stream in &mut streams {
+        let seen = async {
+            while let Some(change) = stream.next().await {
+                let touched = match &change.touched {
+                    Touched::Keys(keys) => keys.iter().any(|k| matches!(k, Key::Provider(_))),
+                    Touched::Everything => true,
+                };
+                if touched && change.state.meta.position >= answer.position {
+                    return;
+                }
+            }
+            panic!("the stream ended");
+        };
+        tokio::time::timeout(BOUND, seen).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_shared_and_move_when_a_replica_is_lost_or_drained() {
+    let cluster = cluster(3).await;
+    let nodes: Vec<_> = cluster.iter().map(|(_, node)| node).collect();
+    let owners = |node: &evermint_replica::Node| {
+        let state = node.state();
+        let lives: std::collections::BTreeSet<_> = state
+            .shards
+            .values()
+            .map(|a| (a.replica, a.session))
+            .collect();
+        (state.shards.len(), lives)
+    };
+    let all: std::collections::BTreeSet<_> = nodes.iter().map(|n| n.identity()).collect();
+    until("all own shards", || async {
+        (owners(nodes[0]) == (16, all.clone())).then_some(())
+    })
+    .await;
+    let place = leader(&cluster).await;
+    let (drained, lost) = (nodes[(place + 1) % 3], nodes[(place + 2) % 3]);
+    drained.drain().await;
+    let mut left = all.clone();
+    left.remove(&drained.identity());
+    until("the drained one owns none", || async {
+        (owners(nodes[place]) == (16, left.clone())).then_some(())
+    })
+    .await;
+    // Both others are needed for a quorum: the lost one is stopped, the drained one still votes.
+    left.remove(&lost.identity());
+    lost.shutdown().await;
+    until("the leader owns all", || async {
+        (owners(nodes[place]) == (16, left.clone())).then_some(())
+    })
+    .await;
+    let status = nodes[place].status().await;
+    assert_eq!(status.shards.get(&nodes[place].identity().0), Some(&16));
+    assert!(status.disk_bytes > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_proposals_share_log_entries() {
+    let cluster = cluster(3).await;
+    let before = cluster[0].1.status().await;
+    let writes = (0..200_u128).map(|id| write(&cluster[id as usize % 3].1, id));
+    futures::future::join_all(writes).await;
+    let place = leader(&cluster).await;
+    let after = cluster[place].1.status().await;
+    let entries = after.log.last.unwrap() - before.log.last.unwrap();
+    assert!(entries < 150, "{entries} entries for 200 proposals");
+    all_equal(cluster.iter().map(|(_, node)| node)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_too_long_is_refused_at_once() {
+    let cluster = cluster(1).await;
+    let Command::CreateProvider {
+        id,
+        workspace,
+        name,
+        kind,
+        credentials,
+        ..
+    } = create(1)
+    else {
+        unreachable!()
+    };
+    let config = [("big".to_owned(), "x".repeat(2 << 20))].into();
+    let big = Command::CreateProvider {
+        id,
+        workspace,
+        name,
+        kind,
+        config,
+        credentials,
+    };
+    let refused = cluster[0].1.propose(big).await;
+    assert!(matches!(refused, Err(ProposeError::Unavailable(e)) if e.contains("at most")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_the_same_data_is_refused() {
+    let cluster = cluster(1).await;
+    let config = evermint_replica::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..cluster[0].0.config()
+    };
+    let refused = evermint_replica::Node::start(config).await;
+    assert!(matches!(refused, Err(Error::InUse(_))));
+}
