@@ -1,0 +1,43 @@
+//! Defects that are built in on purpose, one at a time: a simulation that does not find them
+//! would prove nothing.
+
+/// A defect in what surrounds the protocol's machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The owner never looks at its deadline.
+    SkipDeadline,
+    /// The leader measures tickets by its wall clock.
+    ExpireByWallClock,
+    /// A result is accepted under whatever ticket is current.
+    AcceptReplacedTicket,
+    /// A new owner of a shard need not wait for the tickets of the old one.
+    ReassignWithoutWaiting,
+    /// A replica that restarts does not read its journal.
+    ForgetJournal,
+    /// A ticket is granted whatever the attempt that it was asked for as.
+    NoAttemptCheck,
+    /// The request is sent without a word in the journal.
+    SendUnannounced,
+    /// The answer is proposed without a word in the journal.
+    CommitUnjournalled,
+    /// A replica answers readers who have seen more than it has.
+    IgnoreMinGeneration,
+    /// A replica measures its staleness by a clock that stands still while it is suspended.
+    StalenessByMonotonicClock,
+}
+
+impl Mutant {
+    /// All of them, each with the promise that it breaks.
+    pub const ALL: [(Self, &'static str); 10] = [
+        (Self::SkipDeadline, "G2"),
+        (Self::ExpireByWallClock, "G2"),
+        (Self::AcceptReplacedTicket, "G3"),
+        (Self::ReassignWithoutWaiting, "G2"),
+        (Self::ForgetJournal, "G5"),
+        (Self::NoAttemptCheck, "G1"),
+        (Self::SendUnannounced, "G5"),
+        (Self::CommitUnjournalled, "G5"),
+        (Self::IgnoreMinGeneration, "G6"),
+        (Self::StalenessByMonotonicClock, "G7"),
+    ];
+}
