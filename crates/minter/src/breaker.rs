@@ -78,31 +78,31 @@ impl Breaker {
         }
     }
 
-    /// A request got an answer.
-    pub(crate) fn succeeded(&mut self) {
+    /// A request got an answer. Whether that ends a pause.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        let was_open = !matches!(self.state, State::Closed { .. });
         self.state = State::Closed { failures: 0 };
+        was_open
     }
 
-    /// A request got no answer, or one that says that the issuer is broken.
-    pub(crate) fn failed(&mut self, now: Instant) {
-        let open = |pause| State::Open {
-            until: now + pause,
-            pause,
-        };
-        match &mut self.state {
+    /// A request got no answer, or one that says that the issuer is broken. The pause, if one
+    /// begins.
+    pub(crate) fn failed(&mut self, now: Instant) -> Option<Duration> {
+        let pause = match &mut self.state {
             State::Closed { failures } => {
                 *failures += 1;
-                if *failures >= self.rules.failures {
-                    self.state = open(self.rules.pause);
+                if *failures < self.rules.failures {
+                    return None;
                 }
+                self.rules.pause
             }
-            State::Probing { pause } => {
-                let longer = (*pause * 2).min(self.rules.pause_max);
-                self.state = open(longer);
-            }
+            State::Probing { pause } => (*pause * 2).min(self.rules.pause_max),
             // One that was under way when the breaker opened.
-            State::Open { .. } => {}
-        }
+            State::Open { .. } => return None,
+        };
+        let until = now + pause;
+        self.state = State::Open { until, pause };
+        Some(pause)
     }
 
     /// A request ended without telling anything about the issuer.

@@ -192,8 +192,8 @@ mod tests {
                 drop(held);
             }
         };
-        let running = fenced(&*fence, work);
-        assert_eq!(running.await, None);
+        let running = tokio::time::timeout(Duration::from_secs(60), fenced(&*fence, work));
+        assert_eq!(running.await, Ok(None));
         assert_eq!(began.elapsed(), Duration::from_millis(5_000));
         assert_eq!(Arc::strong_count(&held), 1);
     }
@@ -215,7 +215,9 @@ mod tests {
             sleep(Duration::from_millis(1_050)).await;
             *watcher.passed.lock().unwrap() = true;
         });
-        assert_eq!(fenced(&*fence, std::future::pending::<()>()).await, None);
+        let running = fenced(&*fence, std::future::pending::<()>());
+        let running = tokio::time::timeout(Duration::from_secs(60), running);
+        assert_eq!(running.await, Ok(None));
         assert!(began.elapsed() <= Duration::from_millis(1_050) + ASK_EVERY);
     }
 

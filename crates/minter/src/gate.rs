@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evermint_core::time::millis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep};
 
@@ -52,7 +53,7 @@ impl Gates {
         }
         let gate = gates
             .entry(authority.to_owned())
-            .or_insert_with(|| Arc::new(Gate::new(self.limits)));
+            .or_insert_with(|| Arc::new(Gate::new(authority, self.limits)));
         Arc::clone(gate)
     }
 }
@@ -60,6 +61,7 @@ impl Gates {
 /// The gate of one issuer.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    issuer: String,
     turns: Arc<Semaphore>,
     pace: Mutex<Pace>,
     breaker: Mutex<Breaker>,
@@ -75,8 +77,9 @@ pub(crate) enum Shut {
 }
 
 impl Gate {
-    fn new(limits: Limits) -> Self {
+    fn new(issuer: &str, limits: Limits) -> Self {
         Self {
+            issuer: issuer.to_owned(),
             turns: Arc::new(Semaphore::new(limits.concurrency as usize)),
             pace: Mutex::new(limits.pace),
             breaker: Mutex::new(Breaker::new(limits.breaker)),
@@ -129,13 +132,24 @@ impl Pass {
     /// The issuer answered.
     pub(crate) fn succeeded(mut self) {
         self.entry = None;
-        locked(&self.gate.breaker).succeeded();
+        let is_back = locked(&self.gate.breaker).succeeded();
+        if is_back {
+            tracing::info!(issuer = self.gate.issuer, "issuer answers again");
+        }
     }
 
     /// The issuer did not answer, or is broken.
     pub(crate) fn failed(mut self) {
         self.entry = None;
-        locked(&self.gate.breaker).failed(Instant::now());
+        let pause = locked(&self.gate.breaker).failed(Instant::now());
+        if let Some(pause) = pause {
+            let pause_ms = millis(pause);
+            tracing::warn!(
+                issuer = self.gate.issuer,
+                pause_ms,
+                "issuer does not answer, pausing"
+            );
+        }
     }
 }
 

@@ -99,9 +99,10 @@ impl Transport {
         resolver: impl FnOnce(&EndpointRules) -> CheckedResolver,
     ) -> Result<Self, Error> {
         for (name, value) in [
-            ("concurrency", config.concurrency),
-            ("requests_per_minute", config.requests_per_minute),
-            ("breaker_failures", config.breaker_failures),
+            ("connect_timeout_ms", config.connect_timeout_ms),
+            ("concurrency", config.concurrency.into()),
+            ("requests_per_minute", config.requests_per_minute.into()),
+            ("breaker_failures", config.breaker_failures.into()),
         ] {
             if value == 0 {
                 return Err(Error::Zero(name));

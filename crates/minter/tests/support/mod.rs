@@ -21,10 +21,11 @@ use evermint_core::port::Minter;
 use evermint_core::secret::Secret;
 use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_minter::{Config, HttpMinter};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// No test waits longer than this for an event.
 pub const BOUND: Duration = Duration::from_secs(10);
@@ -95,8 +96,18 @@ impl Drop for Issuer {
 
 impl Issuer {
     pub async fn start(reply: Reply) -> Self {
+        Self::listen(reply, None).await
+    }
+
+    /// The same behind TLS.
+    pub async fn start_tls(reply: Reply, tls: TlsAcceptor) -> Self {
+        Self::listen(reply, Some(tls)).await
+    }
+
+    async fn listen(reply: Reply, tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}/token", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let changed = Arc::new(Notify::new());
         let server = tokio::spawn({
@@ -115,7 +126,16 @@ impl Issuer {
                         changed: Arc::clone(&changed),
                     };
                     changed.notify_waiters();
-                    tokio::spawn(serve(stream, reply.clone(), record));
+                    let (reply, tls) = (reply.clone(), tls.clone());
+                    tokio::spawn(async move {
+                        match tls {
+                            None => serve(stream, reply, record).await,
+                            Some(tls) => match tls.accept(stream).await {
+                                Ok(stream) => serve(stream, reply, record).await,
+                                Err(_) => drop(record.update(|seen| seen.closed = true)),
+                            },
+                        }
+                    });
                 }
             }
         });
@@ -166,7 +186,7 @@ impl Record {
     }
 }
 
-async fn serve(mut stream: TcpStream, reply: Reply, record: Record) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reply: Reply, record: Record) {
     let mut raw = Vec::new();
     let mut buffer = [0; 4096];
     let mut answered = false;
@@ -191,13 +211,18 @@ async fn serve(mut stream: TcpStream, reply: Reply, record: Record) {
         match &reply {
             Reply::Raw(bytes) => {
                 stream.write_all(bytes).await.ok();
+                stream.shutdown().await.ok();
                 return;
             }
             Reply::Echo(make) => {
                 stream.write_all(&make(&seen)).await.ok();
+                stream.shutdown().await.ok();
                 return;
             }
-            Reply::KeepAlive(bytes) => stream.write_all(bytes).await.unwrap(),
+            Reply::KeepAlive(bytes) => {
+                stream.write_all(bytes).await.unwrap();
+                stream.flush().await.unwrap();
+            }
             Reply::Hold => {}
             Reply::Close => return,
         }
@@ -253,9 +278,36 @@ impl Fence for EndsAtAsk {
         self.passed.fetch_or(passed, Ordering::SeqCst) || passed
     }
     fn remaining(&self) -> Duration {
-        match self.has_passed() {
-            true => Duration::ZERO,
-            false => BOUND,
+        if self.has_passed() {
+            Duration::ZERO
+        } else {
+            BOUND
+        }
+    }
+}
+
+/// A ticket that ends when its connection is about to write: at the first time that anybody asks
+/// from a task of its own, which is the connection's. The mint runs in the test's main future,
+/// which is none.
+#[derive(Default)]
+pub struct EndsAtWrite(AtomicBool);
+
+impl EndsAtWrite {
+    pub fn has_passed(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Fence for EndsAtWrite {
+    fn passed(&self) -> bool {
+        let passed = tokio::task::try_id().is_some();
+        self.0.fetch_or(passed, Ordering::SeqCst) || passed
+    }
+    fn remaining(&self) -> Duration {
+        if self.has_passed() {
+            Duration::ZERO
+        } else {
+            BOUND
         }
     }
 }
@@ -325,5 +377,7 @@ pub async fn refresh(
         fence,
         ..refresh_order(url)
     };
-    minter.mint(order).await
+    tokio::time::timeout(6 * BOUND, minter.mint(order))
+        .await
+        .expect("a mint ends when its ticket does")
 }
