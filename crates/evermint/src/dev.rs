@@ -21,6 +21,7 @@ use crate::exit::usage;
 use crate::out::{self, note};
 use crate::page::{Page, Style, wall_ms};
 use crate::serve::Stop;
+use crate::settings::LOG_FILTER;
 use cluster::Cluster;
 use demo::Demo;
 use keys::{Keyboard, Press};
@@ -81,7 +82,7 @@ pub struct Args {
         long,
         env = "EVERMINT_DEV_LOG_FILTER",
         value_name = "FILTER",
-        default_value = "info"
+        default_value = LOG_FILTER
     )]
     log_filter: String,
 }
@@ -171,6 +172,7 @@ impl Show {
         let head = format!(
             "Three replicas and a test issuer ({}) run here; data and dev.log in {}.\n\
              Try in another terminal:\n  \
+               alias evermint={}\n  \
                export EVERMINT_GATEWAY={urls}\n  \
                evermint provider refresh status\n  \
                evermint sandbox bundle {} --reveal\n  \
@@ -179,12 +181,13 @@ impl Show {
                evermint cluster status; evermint audit\n",
             demo.issuer_url(),
             home.display(),
+            program(),
             demo::SANDBOX,
             demo::SANDBOX,
             demo::USER.provider,
         );
         Self {
-            snapshot: Snapshot::take(&cluster),
+            snapshot: Snapshot::default(),
             cluster,
             demo,
             base,
@@ -207,9 +210,8 @@ impl Show {
         let mut kill_at = args
             .kill_leader_every
             .map(|every| self.started + every.get());
-        if !self.screen {
-            out::write(&self.head)?;
-        }
+        // On a screen, the head is drawn anew with everything else.
+        out::write(if self.screen { "\x1b[2J" } else { &self.head })?;
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -301,6 +303,12 @@ impl Show {
             false => ExitCode::FAILURE,
         })
     }
+}
+
+/// How this program is started.
+fn program() -> String {
+    let path = std::env::current_exe();
+    path.map_or_else(|_| "evermint".to_owned(), |path| path.display().to_string())
 }
 
 fn log_to_file(path: &Path, filter: &str) -> Result<()> {

@@ -55,8 +55,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let settings = args.settings()?;
     log_to_stderr(settings.log_format, &settings.log_filter)?;
     let mut stop = Stop::new()?;
-    let exposures = settings.exposures();
-    for exposure in &exposures {
+    settings.check()?;
+    for exposure in settings.exposures() {
         tracing::warn!("INSECURE: {exposure}: whoever reaches it can read every secret");
     }
     let grace = settings.shutdown_grace;

@@ -22,6 +22,9 @@ const SECTIONS: [&str; 8] = [
     "api", "peer", "kek", "raft", "store", "cluster", "issuers", "log",
 ];
 
+/// The default of `log_filter`.
+pub const LOG_FILTER: &str = "info,openraft=off,ractor=warn";
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -245,9 +248,10 @@ settings! {
     /// How log lines are written, to standard error.
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
     value log_format: LogFormat = LogFormat::Text;
-    /// What is logged: a level, or levels by module, such as info,evermint_minter=debug.
+    /// What is logged: a level, and others by module, such as info,evermint_minter=debug. What
+    /// openraft has to say of every message is left out unless asked for.
     #[arg(long, value_name = "FILTER", help_heading = "Log")]
-    value log_filter: String = "info".to_owned();
+    value log_filter: String = LOG_FILTER.to_owned();
 }
 
 impl Settings {

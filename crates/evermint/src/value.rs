@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::duration::Time;
 use crate::exit::usage;
+use crate::out::note;
 
 /// The longest secret that is read from a file or from standard input, in bytes. The gateway's
 /// own limit for a value is smaller, and its answer explains itself better.
@@ -88,6 +89,9 @@ impl SecretPair {
                 (bytes, path.display().to_string())
             }
             Source::Stdin => {
+                if std::io::stdin().is_terminal() {
+                    note(&format!("{}: end it with Enter and Ctrl-D", self.key));
+                }
                 let mut bytes = Vec::new();
                 stdin
                     .take(SECRET_MAX + 1)

@@ -8,28 +8,20 @@
 //!                             gateway: proposer, view, keyring, policy, control
 //! ```
 
-use std::collections::BTreeMap;
+mod config;
+mod port;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use async_trait::async_trait;
-use evermint_core::command::Refusal;
-use evermint_core::credential::RefreshConfig;
-use evermint_core::id::ReplicaId;
 use evermint_core::port::{Proposer, StateView, Touched};
 use evermint_core::record::Key;
-use evermint_core::secret::{DataKeyId, Secret};
-use evermint_core::strategy::Strategy;
-use evermint_gateway::{
-    AdminToken, ClusterControl, ControlError, FieldProblem, Limits, Peer, Ports, RaftStatus,
-    RefreshPolicy, Role, TlsFiles,
-};
-use evermint_minter::{HttpMinter, SystemClock, refresher};
-use evermint_replica::{Node, Status};
-use evermint_seal::{FileAccess, Kek, Keyring, generate_data_key};
+use evermint_gateway::{Ports, RaftStatus};
+use evermint_minter::{HttpMinter, SystemClock};
+use evermint_replica::Node;
+use evermint_seal::Keyring;
 use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -38,12 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{advised, usage};
 use crate::settings::Settings;
-
-/// The id of a cluster's first data key.
-const FIRST_DATA_KEY: DataKeyId = DataKeyId(1);
-
-/// How old the status of the Raft group may be.
-const STATUS_EVERY: Duration = Duration::from_millis(100);
+use port::{Control, Policy, keep_status, raft_status};
 
 /// The directory of the mint journal, beside the store.
 const JOURNAL: &str = "journal";
@@ -80,20 +67,20 @@ impl Replica {
     /// do about it.
     pub async fn start(settings: Settings) -> Result<Self> {
         settings.check()?;
-        let kek = kek(&settings)?;
+        let kek = config::kek(&settings)?;
         let admin = settings
             .admin_token_file
             .as_deref()
-            .map(admin_token)
+            .map(config::admin_token)
             .transpose()?;
-        let minter = Arc::new(HttpMinter::new(&issuers(&settings)?)?);
+        let minter = Arc::new(HttpMinter::new(&config::issuers(&settings)?)?);
 
         let listener = TcpListener::bind(settings.api_listen)
             .await
             .map_err(|error| busy("clients", settings.api_listen, &error))?;
         let api_addr = listener.local_addr().context("the API's address")?;
 
-        let node = Node::start(node_config(&settings, &kek, api_addr)?)
+        let node = Node::start(config::node(&settings, &kek, api_addr)?)
             .await
             .map_err(|error| explain(error, &settings))?;
         let view: Arc<dyn StateView> = Arc::new(node.clone());
@@ -157,7 +144,7 @@ impl Replica {
         let server = evermint_gateway::serve(
             listener,
             ports,
-            gateway_config(&settings, admin),
+            config::gateway(&settings, admin),
             stop.clone(),
         );
         let killed = kill.clone();
@@ -227,139 +214,6 @@ impl Replica {
         self.stop.cancel();
         while self.parts.join_next().await.is_some() {}
         // With its last clone, the node goes as in a crash.
-    }
-}
-
-fn kek(settings: &Settings) -> Result<Kek> {
-    let access = if settings.kek_any_mode {
-        FileAccess::Any
-    } else {
-        FileAccess::OwnerOnly
-    };
-    match (&settings.kek_file, &settings.kek_env) {
-        (Some(path), _) if !path.exists() => Err(advised(
-            format!("there is no key-encryption key at {}", path.display()),
-            format!(
-                "`evermint keygen --out {}` for a new cluster; for one that exists, copy the file of another replica",
-                path.display()
-            ),
-        )),
-        (Some(path), _) => Ok(Kek::from_file(path, access)?),
-        (None, Some(variable)) => Ok(Kek::from_env(variable)?),
-        (None, None) => Err(usage("kek_file or kek_env is needed")),
-    }
-}
-
-fn admin_token(path: &Path) -> Result<AdminToken> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        advised(
-            format!(
-                "cannot read the admin token from {}: {error}",
-                path.display()
-            ),
-            "make one with `openssl rand -hex 32`, in a file that only its owner may read",
-        )
-    })?;
-    let token = text.trim();
-    if token.len() < 16 {
-        return Err(usage(format!(
-            "the admin token in {} is shorter than 16 characters",
-            path.display()
-        )));
-    }
-    Ok(AdminToken::new(&Secret::from(token)))
-}
-
-fn issuers(settings: &Settings) -> Result<evermint_minter::Config> {
-    let ca_certificates = settings
-        .issuers_ca_files
-        .iter()
-        .map(|path| {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        })
-        .collect::<Result<_>>()?;
-    Ok(evermint_minter::Config {
-        allow_loopback: settings.issuers_allow_loopback,
-        allow_networks: settings.issuers_allow_networks.clone(),
-        allow_endpoints: settings.issuers_allow_endpoints.clone(),
-        ca_certificates,
-        connect_timeout_ms: settings.issuers_connect_timeout.as_millis(),
-        concurrency: settings.issuers_concurrency,
-        requests_per_minute: settings.issuers_requests_per_minute,
-        breaker_failures: settings.issuers_breaker_failures,
-        breaker_pause_ms: settings.issuers_breaker_pause.as_millis(),
-        breaker_pause_max_ms: settings.issuers_breaker_pause_max.as_millis(),
-    })
-}
-
-fn node_config(
-    settings: &Settings,
-    kek: &Kek,
-    api_addr: SocketAddr,
-) -> Result<evermint_replica::Config> {
-    let mut config = evermint_replica::Config::new(&settings.data_dir, settings.peer_listen);
-    config.peer_address.clone_from(&settings.peer_advertise);
-    config.api_address = settings.api_advertise.clone().unwrap_or_else(|| {
-        let scheme = if settings.api_tls_cert.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://{api_addr}")
-    });
-    config.peers.clone_from(&settings.peers);
-    if settings.init {
-        config.bootstrap = Some(evermint_replica::Bootstrap {
-            settings: settings.cluster(),
-            data_key: FIRST_DATA_KEY,
-            wrapped: generate_data_key(kek)?,
-        });
-    }
-    if let (Some(ca), Some(certificate), Some(key)) = (
-        &settings.peer_tls_ca,
-        &settings.peer_tls_cert,
-        &settings.peer_tls_key,
-    ) {
-        config.tls = Some(evermint_replica::Tls {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            ca: ca.clone(),
-            server_name: settings.peer_tls_name.clone(),
-        });
-    }
-    config.timing = evermint_replica::Timing {
-        heartbeat: settings.raft_heartbeat.get(),
-        election_timeout_min: settings.raft_election_min.get(),
-        election_timeout_max: settings.raft_election_max.get(),
-        beat: settings.raft_beat.get(),
-        lost_after: settings.raft_lost_after.get(),
-        propose: settings.raft_propose.get(),
-        snapshot: settings.raft_snapshot.get(),
-    };
-    config.snapshots = evermint_replica::Snapshots {
-        after_entries: settings.store_snapshot_after,
-        keep_entries: settings.store_snapshot_keep,
-    };
-    config.cache_bytes = settings.store_cache_mib.saturating_mul(1 << 20);
-    Ok(config)
-}
-
-fn gateway_config(settings: &Settings, admin: Option<AdminToken>) -> evermint_gateway::Config {
-    let tls = match (&settings.api_tls_cert, &settings.api_tls_key) {
-        (Some(certificate), Some(key)) => Some(TlsFiles {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        }),
-        (_, _) => None,
-    };
-    evermint_gateway::Config {
-        limits: Limits {
-            max_staleness: settings.max_staleness.get(),
-            version: env!("CARGO_PKG_VERSION"),
-            ..Limits::default()
-        },
-        admin,
-        tls,
     }
 }
 
@@ -460,108 +314,4 @@ async fn run_actors(
         grace
     };
     Ok(tree.shutdown(grace).await)
-}
-
-/// The gateway's question what a refresh has to look like, answered by the minter.
-struct Policy(Arc<HttpMinter>);
-
-impl RefreshPolicy for Policy {
-    fn is_secret(&self, strategy: Strategy, material: &str) -> bool {
-        let fields = refresher(strategy).schema().fields;
-        fields
-            .iter()
-            .any(|field| field.secret && field.name == material)
-    }
-
-    fn check(
-        &self,
-        config: &RefreshConfig,
-        secrets: &BTreeMap<String, Secret>,
-    ) -> Vec<FieldProblem> {
-        let problems = self.0.validate(config, secrets).into_iter();
-        problems
-            .map(|error| FieldProblem {
-                field: match error.field.as_str() {
-                    "token_url" | "scopes" => error.field,
-                    material => format!("material[{material:?}]"),
-                },
-                problem: error.problem,
-            })
-            .collect()
-    }
-}
-
-/// The gateway's view of the Raft group.
-struct Control {
-    node: Node,
-    status: watch::Receiver<RaftStatus>,
-}
-
-#[async_trait]
-impl ClusterControl for Control {
-    fn status(&self) -> RaftStatus {
-        self.status.borrow().clone()
-    }
-
-    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError> {
-        use evermint_replica::Error;
-        match self.node.remove_replica(replica).await {
-            Ok(()) => Ok(true),
-            Err(Error::Refused(Refusal::NotFound(_))) => Ok(false),
-            Err(Error::Propose(error)) => Err(ControlError::Propose(error)),
-            Err(error) => Err(ControlError::Refused(error.to_string())),
-        }
-    }
-}
-
-/// Keeps the status of the Raft group at hand, and fails when consensus has stopped for good.
-async fn keep_status(
-    node: Node,
-    tell: watch::Sender<RaftStatus>,
-    stop: CancellationToken,
-) -> Result<()> {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(STATUS_EVERY) => {}
-        }
-        let status = node.status().await;
-        if let Some(why) = status.stopped {
-            return Err(anyhow!(why));
-        }
-        tell.send_replace(raft_status(status));
-    }
-}
-
-fn raft_status(status: Status) -> RaftStatus {
-    let lagging = status.lag.iter().map(|(id, lag)| {
-        let peer = Peer {
-            lag: *lag,
-            ..Peer::default()
-        };
-        (*id, peer)
-    });
-    let mut peers: BTreeMap<ReplicaId, Peer> = lagging.collect();
-    let me = Peer {
-        session: Some(status.session),
-        lag: None,
-        last_heard: Some(Duration::ZERO),
-    };
-    peers.insert(status.replica, me);
-    RaftStatus {
-        role: match status.role {
-            evermint_replica::Role::Leader => Role::Leader,
-            evermint_replica::Role::Follower => Role::Follower,
-            evermint_replica::Role::Candidate => Role::Candidate,
-            evermint_replica::Role::Learner => Role::Learner,
-            evermint_replica::Role::Stopped => Role::Down,
-        },
-        term: status.term,
-        leader: status.leader,
-        voters: status.voters.into_iter().collect(),
-        last_log_index: status.log.last.unwrap_or(0),
-        applied_index: status.log.applied.unwrap_or(0),
-        snapshot_index: status.log.snapshot.unwrap_or(0),
-        peers,
-    }
 }

@@ -51,6 +51,6 @@ impl Args {
             .gateways
             .read(async |wire| AuditClient::new(wire).list_audit(request.clone()).await)
             .await?;
-        client.out.show(&Trail::new(answer))
+        client.out.show(&Trail::new(answer, request.newest))
     }
 }

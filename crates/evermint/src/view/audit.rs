@@ -16,6 +16,9 @@ pub struct Trail {
     pub position: u64,
     /// Whether more records match than were given.
     pub more: bool,
+    /// Whether those given are the newest; else more come after them.
+    #[serde(skip)]
+    pub newest: bool,
 }
 
 /// One line of the trail.
@@ -54,11 +57,12 @@ pub enum Event {
 
 impl Trail {
     /// What the gateway answered.
-    pub fn new(answer: v1::ListAuditResponse) -> Self {
+    pub fn new(answer: v1::ListAuditResponse, newest: bool) -> Self {
         Self {
             records: answer.records.into_iter().map(Record::from).collect(),
             position: answer.position,
             more: answer.more,
+            newest,
         }
     }
 }
@@ -151,10 +155,11 @@ impl Render for Trail {
         );
         if self.more {
             let last = self.records.last().map_or(0, |r| r.position);
-            page.line(Cell::new(
-                format!("more match: continue with --since {last}, or raise --limit"),
-                Tone::Dim,
-            ));
+            let told = match self.newest {
+                true => "older ones match: raise --limit, or begin with --since 0".to_owned(),
+                false => format!("more match: continue with --since {last}, or raise --limit"),
+            };
+            page.line(Cell::new(told, Tone::Dim));
         }
     }
 }
@@ -191,7 +196,7 @@ mod tests {
             at_ms: NOW,
             event: Some(event),
         };
-        let trail = Trail::new(v1::ListAuditResponse {
+        let answer = v1::ListAuditResponse {
             records: vec![
                 record(3, Given::Change(change)),
                 record(9, Given::Mint(mint)),
@@ -199,7 +204,8 @@ mod tests {
             ],
             position: 12,
             more: true,
-        });
+        };
+        let trail = Trail::new(answer, false);
         let text = shown(&trail);
         assert!(text.contains("create-provider"), "{text}");
         assert!(text.contains("mint (due) on 2"), "{text}");

@@ -180,7 +180,7 @@ impl Render for Status {
             (
                 "objects",
                 format!(
-                    "{} providers, {} credentials ({} minting), {} routes, {} sandboxes",
+                    "providers {}, credentials {} ({} minting), routes {}, sandboxes {}",
                     c.providers, c.credentials, c.tickets, c.routes, c.sandboxes
                 )
                 .into(),
@@ -188,7 +188,7 @@ impl Render for Status {
         ]);
         if self.unowned_shards > 0 {
             let told = format!(
-                "{} shards have no owner: nothing of theirs is minted",
+                "shards without an owner, of which nothing is minted: {}",
                 self.unowned_shards
             );
             page.line(Cell::new(told, Tone::Warn));
@@ -279,8 +279,8 @@ mod tests {
              staleness    3 ms\n\
              position     210\n\
              log          applied 42 of 42, snapshot at 0\n\
-             objects      0 providers, 0 credentials (0 minting), 0 routes, 0 sandboxes\n\
-             1 shards have no owner: nothing of theirs is minted\n\
+             objects      providers 0, credentials 0 (0 minting), routes 0, sandboxes 0\n\
+             shards without an owner, of which nothing is minted: 1\n\
              \n\
              REPLICA  ROLE      SHARDS  LAG  HEARD       API                    PEER\n\
              1        leader    85      0    120 ms ago  https://10.0.0.1:7443  10.0.0.1:7444\n\

@@ -1,0 +1,151 @@
+//! Settings in the words of the crates that they are for.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use evermint_core::secret::{DataKeyId, Secret};
+use evermint_gateway::{AdminToken, Limits, TlsFiles};
+use evermint_seal::{FileAccess, Kek, generate_data_key};
+
+use crate::exit::{advised, usage};
+use crate::settings::Settings;
+
+/// The id of a cluster's first data key.
+const FIRST_DATA_KEY: DataKeyId = DataKeyId(1);
+
+/// The shortest admin token, in characters.
+const TOKEN_MIN: usize = 16;
+
+pub(super) fn kek(settings: &Settings) -> Result<Kek> {
+    let access = if settings.kek_any_mode {
+        FileAccess::Any
+    } else {
+        FileAccess::OwnerOnly
+    };
+    match (&settings.kek_file, &settings.kek_env) {
+        (Some(path), _) if !path.exists() => Err(advised(
+            format!("there is no key-encryption key at {}", path.display()),
+            format!(
+                "`evermint keygen --out {}` for a new cluster; for one that exists, copy the file of another replica",
+                path.display()
+            ),
+        )),
+        (Some(path), _) => Ok(Kek::from_file(path, access)?),
+        (None, Some(variable)) => Ok(Kek::from_env(variable)?),
+        (None, None) => Err(usage("kek_file or kek_env is needed")),
+    }
+}
+
+pub(super) fn admin_token(path: &Path) -> Result<AdminToken> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        advised(
+            format!(
+                "cannot read the admin token from {}: {error}",
+                path.display()
+            ),
+            "make one with `openssl rand -hex 32`, in a file that only its owner may read",
+        )
+    })?;
+    let token = text.trim();
+    if token.len() < TOKEN_MIN {
+        return Err(usage(format!(
+            "the admin token in {} is shorter than {TOKEN_MIN} characters",
+            path.display()
+        )));
+    }
+    Ok(AdminToken::new(&Secret::from(token)))
+}
+
+pub(super) fn issuers(settings: &Settings) -> Result<evermint_minter::Config> {
+    let ca_certificates = settings
+        .issuers_ca_files
+        .iter()
+        .map(|path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        })
+        .collect::<Result<_>>()?;
+    Ok(evermint_minter::Config {
+        allow_loopback: settings.issuers_allow_loopback,
+        allow_networks: settings.issuers_allow_networks.clone(),
+        allow_endpoints: settings.issuers_allow_endpoints.clone(),
+        ca_certificates,
+        connect_timeout_ms: settings.issuers_connect_timeout.as_millis(),
+        concurrency: settings.issuers_concurrency,
+        requests_per_minute: settings.issuers_requests_per_minute,
+        breaker_failures: settings.issuers_breaker_failures,
+        breaker_pause_ms: settings.issuers_breaker_pause.as_millis(),
+        breaker_pause_max_ms: settings.issuers_breaker_pause_max.as_millis(),
+    })
+}
+
+pub(super) fn node(
+    settings: &Settings,
+    kek: &Kek,
+    api_addr: SocketAddr,
+) -> Result<evermint_replica::Config> {
+    let mut config = evermint_replica::Config::new(&settings.data_dir, settings.peer_listen);
+    config.peer_address.clone_from(&settings.peer_advertise);
+    config.api_address = settings.api_advertise.clone().unwrap_or_else(|| {
+        let scheme = if settings.api_tls_cert.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{api_addr}")
+    });
+    config.peers.clone_from(&settings.peers);
+    if settings.init {
+        config.bootstrap = Some(evermint_replica::Bootstrap {
+            settings: settings.cluster(),
+            data_key: FIRST_DATA_KEY,
+            wrapped: generate_data_key(kek)?,
+        });
+    }
+    if let (Some(ca), Some(certificate), Some(key)) = (
+        &settings.peer_tls_ca,
+        &settings.peer_tls_cert,
+        &settings.peer_tls_key,
+    ) {
+        config.tls = Some(evermint_replica::Tls {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            ca: ca.clone(),
+            server_name: settings.peer_tls_name.clone(),
+        });
+    }
+    config.timing = evermint_replica::Timing {
+        heartbeat: settings.raft_heartbeat.get(),
+        election_timeout_min: settings.raft_election_min.get(),
+        election_timeout_max: settings.raft_election_max.get(),
+        beat: settings.raft_beat.get(),
+        lost_after: settings.raft_lost_after.get(),
+        propose: settings.raft_propose.get(),
+        snapshot: settings.raft_snapshot.get(),
+    };
+    config.snapshots = evermint_replica::Snapshots {
+        after_entries: settings.store_snapshot_after,
+        keep_entries: settings.store_snapshot_keep,
+    };
+    config.cache_bytes = settings.store_cache_mib.saturating_mul(1 << 20);
+    Ok(config)
+}
+
+pub(super) fn gateway(settings: &Settings, admin: Option<AdminToken>) -> evermint_gateway::Config {
+    let tls = match (&settings.api_tls_cert, &settings.api_tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        (_, _) => None,
+    };
+    evermint_gateway::Config {
+        limits: Limits {
+            max_staleness: settings.max_staleness.get(),
+            version: env!("CARGO_PKG_VERSION"),
+            ..Limits::default()
+        },
+        admin,
+        tls,
+    }
+}

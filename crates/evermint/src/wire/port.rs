@@ -1,0 +1,128 @@
+//! The gateway's ports, answered by the minter and by consensus.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use async_trait::async_trait;
+use evermint_core::command::Refusal;
+use evermint_core::credential::RefreshConfig;
+use evermint_core::id::ReplicaId;
+use evermint_core::secret::Secret;
+use evermint_core::strategy::Strategy;
+use evermint_gateway::{
+    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role,
+};
+use evermint_minter::{HttpMinter, refresher};
+use evermint_replica::{Node, Status};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How old the status of the Raft group may be.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// The gateway's question what a refresh has to look like, answered by the minter.
+pub(super) struct Policy(pub(super) Arc<HttpMinter>);
+
+impl RefreshPolicy for Policy {
+    fn is_secret(&self, strategy: Strategy, material: &str) -> bool {
+        let fields = refresher(strategy).schema().fields;
+        fields
+            .iter()
+            .any(|field| field.secret && field.name == material)
+    }
+
+    fn check(
+        &self,
+        config: &RefreshConfig,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Vec<FieldProblem> {
+        let problems = self.0.validate(config, secrets).into_iter();
+        problems
+            .map(|error| FieldProblem {
+                field: match error.field.as_str() {
+                    "token_url" | "scopes" => error.field,
+                    material => format!("material[{material:?}]"),
+                },
+                problem: error.problem,
+            })
+            .collect()
+    }
+}
+
+/// The gateway's view of the Raft group.
+pub(super) struct Control {
+    pub(super) node: Node,
+    pub(super) status: watch::Receiver<RaftStatus>,
+}
+
+#[async_trait]
+impl ClusterControl for Control {
+    fn status(&self) -> RaftStatus {
+        self.status.borrow().clone()
+    }
+
+    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError> {
+        use evermint_replica::Error;
+        match self.node.remove_replica(replica).await {
+            Ok(()) => Ok(true),
+            Err(Error::Refused(Refusal::NotFound(_))) => Ok(false),
+            Err(Error::Propose(error)) => Err(ControlError::Propose(error)),
+            Err(error) => Err(ControlError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// Keeps the status of the Raft group at hand, and fails when consensus has stopped for good.
+pub(super) async fn keep_status(
+    node: Node,
+    tell: watch::Sender<RaftStatus>,
+    stop: CancellationToken,
+) -> Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(STATUS_EVERY) => {}
+        }
+        let status = node.status().await;
+        if let Some(why) = status.stopped {
+            return Err(anyhow!(why));
+        }
+        tell.send_replace(raft_status(status));
+    }
+}
+
+/// In the gateway's words.
+pub(super) fn raft_status(status: Status) -> RaftStatus {
+    let lagging = status.lag.iter().map(|(id, lag)| {
+        let peer = Peer {
+            lag: *lag,
+            ..Peer::default()
+        };
+        (*id, peer)
+    });
+    let mut peers: BTreeMap<ReplicaId, Peer> = lagging.collect();
+    let me = Peer {
+        session: Some(status.session),
+        lag: None,
+        last_heard: Some(Duration::ZERO),
+    };
+    peers.insert(status.replica, me);
+    RaftStatus {
+        role: match status.role {
+            evermint_replica::Role::Leader => Role::Leader,
+            evermint_replica::Role::Follower => Role::Follower,
+            evermint_replica::Role::Candidate => Role::Candidate,
+            evermint_replica::Role::Learner => Role::Learner,
+            evermint_replica::Role::Stopped => Role::Down,
+        },
+        term: status.term,
+        leader: status.leader,
+        voters: status.voters.into_iter().collect(),
+        last_log_index: status.log.last.unwrap_or(0),
+        applied_index: status.log.applied.unwrap_or(0),
+        snapshot_index: status.log.snapshot.unwrap_or(0),
+        peers,
+    }
+}
