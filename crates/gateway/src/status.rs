@@ -94,12 +94,9 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         Refusal::TicketOutstanding => (Code::FailedPrecondition, "ticket-outstanding"),
         Refusal::InDoubt { .. } => (Code::FailedPrecondition, "in-doubt"),
         Refusal::Stopped => (Code::FailedPrecondition, "stopped"),
-        Refusal::PlacementChanged(_)
-        | Refusal::NotOwner
-        | Refusal::Stale { .. }
-        | Refusal::EpochMismatch
-        | Refusal::TicketNotCurrent
-        | Refusal::Voided => (Code::Aborted, "stale"),
+        // Those of placement and of the mint protocol concern owners, which propose past the
+        // gateway.
+        _ => (Code::Aborted, "stale"),
     };
     new(code, reason, bounded(refusal.to_string()))
 }

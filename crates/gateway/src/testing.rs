@@ -232,11 +232,17 @@ impl FakeCluster {
         })
     }
 
-    /// Grants a ticket.
+    /// Grants a ticket; a credential that is not due is made due first, as by an operator.
     ///
     /// # Panics
     /// As [`mint`](Self::mint).
     pub fn grant(&self, id: &CredentialId) -> TicketId {
+        let due = self.committed().credentials[id].due();
+        if due.is_some_and(|(at, _)| at > self.now()) {
+            self.apply(Command::RotateCredential {
+                credential: id.clone(),
+            });
+        }
         let state = self.committed();
         let credential = &state.credentials[id];
         let refresh = credential.refresh.as_ref().expect("it has a refresh");

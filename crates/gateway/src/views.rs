@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use evermint_core::bundle::{self, Affected, Inputs};
 use evermint_core::id::{Position, SandboxId};
-use evermint_core::port::{Change, StateView, Touched};
+use evermint_core::port::{StateView, Touched};
 use evermint_core::record::Key;
 use evermint_core::state::State;
 use evermint_core::time::UnixMs;
@@ -131,10 +131,12 @@ impl Views {
 
     /// Serves watchers until `shutdown`.
     pub(crate) async fn follow(&self, shutdown: CancellationToken) {
-        let mut changes = self.view.changes().ready_chunks(CHANGES_MAX);
+        let changes = self.view.changes().map(|change| change.touched);
+        let mut changes = changes.ready_chunks(CHANGES_MAX);
         // What changed before the stream began was not told.
-        self.look_at(&[Touched::Everything]).await;
+        self.look_at(vec![Touched::Everything]).await;
         loop {
+            // Reckoned anew after every entry: its stamp may have pushed the cluster clock.
             let wait = self
                 .next_expiry()
                 .map(|end| end.since(self.view.now()).max(Duration::from_millis(1)));
@@ -143,21 +145,14 @@ impl Views {
                 () = self.kept.notified() => {}
                 () = sleep(wait) => self.expire().await,
                 batch = changes.next() => match batch {
-                    Some(batch) => self.apply(batch).await,
+                    Some(batch) => self.look_at(batch).await,
                     None => return,
                 },
             }
         }
     }
 
-    async fn apply(&self, batch: Vec<Change>) {
-        let touched: Vec<Touched> = batch.into_iter().map(|change| change.touched).collect();
-        self.look_at(&touched).await;
-        // A stamp may have pushed the cluster clock past an expiry.
-        self.expire().await;
-    }
-
-    async fn look_at(&self, touched: &[Touched]) {
+    async fn look_at(&self, touched: Vec<Touched>) {
         let keys = || {
             touched.iter().flat_map(|t| match t {
                 Touched::Keys(keys) => keys.as_slice(),

@@ -117,17 +117,18 @@ async fn the_audit_trail_is_filtered_and_bounded() {
         [
             "configure-refresh",
             "cloud TOKEN Committed 1",
+            "rotate-credential",
             "cloud TOKEN Committed 2"
         ]
     );
     assert_eq!(list(of("other", "")).await.0, ["create-provider"]);
     let (all_of_cloud, _) = list(of("cloud", "")).await;
-    assert_eq!(all_of_cloud.len(), 6);
+    assert_eq!(all_of_cloud.len(), 7);
     assert_eq!(all_of_cloud[0], "create-provider");
     // A provider is also known by its id, which outlives it.
     assert_eq!(
         list(of(&token.provider.to_string(), "TOKEN")).await.0.len(),
-        3
+        4
     );
     assert_eq!(
         list(v1::ListAuditRequest {
@@ -138,7 +139,7 @@ async fn the_audit_trail_is_filtered_and_bounded() {
         .await,
         (
             vec![
-                "cloud SECOND Committed 1".to_owned(),
+                "rotate-credential".to_owned(),
                 "cloud TOKEN Committed 2".to_owned()
             ],
             true
