@@ -104,6 +104,14 @@ impl AddressRules {
     }
 }
 
+/// The setting that would allow an address of this kind.
+pub(crate) fn setting(kind: &str) -> &'static str {
+    match kind {
+        "loopback" => "issuers.allow_loopback",
+        _ => "issuers.allow_networks",
+    }
+}
+
 /// The kind of an IPv4 address that is not public, after the
 /// [IANA registry](https://www.iana.org/assignments/iana-ipv4-special-registry).
 fn special_v4(ip: Ipv4Addr) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use crate::address::AddressRules;
+use crate::address::{AddressRules, setting};
 use crate::config::Config;
 
 /// The longest token endpoint, in bytes.
@@ -74,6 +74,10 @@ impl EndpointRules {
             "http" if self.addresses.loopback => {
                 return refuse("must be https; http is for loopback only".to_owned());
             }
+            "http" if is_loopback => {
+                let hint = "must be https; see issuers.allow_loopback for tests on this host";
+                return refuse(hint.to_owned());
+            }
             _ => return refuse("must be https".to_owned()),
         }
         let ip = match host {
@@ -83,7 +87,8 @@ impl EndpointRules {
         };
         if let Some(Err(kind)) = ip.map(|ip| self.addresses.check(ip)) {
             return refuse(format!(
-                "has a {kind} address ({host}), which is not allowed; see issuers.allow_networks"
+                "has a {kind} address ({host}), which is not allowed; see {}",
+                setting(kind)
             ));
         }
         if !self.patterns.is_empty() && !self.patterns.iter().any(|p| p.matches(&url)) {

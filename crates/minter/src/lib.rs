@@ -44,14 +44,14 @@ pub use transport::{ANSWER_MAX, Answer, NoAnswer, Transport};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A certificate that is to be trusted cannot be read.
-    #[error("issuers.ca_certificates: not a PEM certificate: {0}")]
+    #[error("issuers.ca_files: not a PEM certificate: {0}")]
     Certificate(String),
     /// A limit of zero would stop every mint.
     #[error("issuers.{0} must not be 0")]
     Zero(&'static str),
     /// The HTTP client cannot be built.
     #[error(
-        "cannot set up TLS towards issuers: {0}; install the system's root certificates (package ca-certificates), or name your own in issuers.ca_certificates"
+        "cannot set up TLS towards issuers: {0}; install the system's root certificates (package ca-certificates), or name your own in issuers.ca_files"
     )]
     Client(String),
 }

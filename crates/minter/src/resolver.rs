@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::address::AddressRules;
+use crate::address::{AddressRules, setting};
 
 /// Looks a name up; the ports of the answer mean nothing.
 pub(crate) type Lookup =
@@ -17,7 +17,8 @@ pub(crate) type Lookup =
 /// Every address of the name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name} resolves to a {kind} address ({address}), which is not allowed; see issuers.allow_networks"
+    "{name} resolves to a {kind} address ({address}), which is not allowed; see {}",
+    setting(kind)
 )]
 pub(crate) struct AddressRefused {
     name: String,

@@ -99,7 +99,7 @@ impl Transport {
         resolver: impl FnOnce(&EndpointRules) -> CheckedResolver,
     ) -> Result<Self, Error> {
         for (name, value) in [
-            ("connect_timeout_ms", config.connect_timeout_ms),
+            ("connect_timeout", config.connect_timeout_ms),
             ("concurrency", config.concurrency.into()),
             ("requests_per_minute", config.requests_per_minute.into()),
             ("breaker_failures", config.breaker_failures.into()),
