@@ -28,11 +28,11 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             replicas: 3,
-            ticket_ttl: Duration::from_millis(2_500),
+            ticket_ttl: Duration::from_secs(3),
             doubt_wait: Duration::from_secs(1),
             max_staleness: Duration::from_secs(60),
             snapshot_after: 500,
-            log: "info,evermint=debug,evermint_actors=debug,evermint_replica=debug,evermint_minter=debug",
+            log: "info,evermint_actors=debug,evermint_replica=debug",
         }
     }
 }

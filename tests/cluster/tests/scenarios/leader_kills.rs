@@ -27,6 +27,9 @@ const ACCESS_TTL: Duration = Duration::from_secs(20);
 /// When they are replaced: half of their life is left for elections, tickets and doubts.
 const REFRESH_BEFORE: Duration = Duration::from_secs(10);
 const BOUND: Duration = Duration::from_secs(20);
+/// A request that was held for longer is not answered any more, in milliseconds: its ticket ends
+/// after 3 s, and a fifth of that is margin.
+const HELD_MAX_MS: u64 = 1_200;
 
 /// What one kill did.
 struct Kill {
@@ -108,47 +111,70 @@ async fn kill_leader_in_flight(
     credentials: &[Refreshing],
 ) -> Kill {
     let admin = cluster.admin().clone();
-    cluster.ready(BOUND).await;
-    let leader = cluster.leader().await;
-    let id = cluster.status(leader).await.expect("it answers").replica;
-
-    let target = due_last(&admin, credentials, id).await;
-    let client = &target.grant.client;
-    idp.hold_before(client).await;
-    target.rotate(&admin).await;
-    idp.held(client, BOUND).await;
-    let before = target.status(&admin).await;
-    let ticket = before.ticket.as_ref().expect("the mint is under way");
-    assert_eq!(ticket.replica, id, "the leader owns what it is to mint");
-    quiesce(cluster, idp, leader).await;
-
-    assert_eq!(
-        cluster.leader().await,
-        leader,
-        "it leads until it is killed"
-    );
+    // The leader may lose its office by itself before it is killed; then it is tried again.
+    let (leader, target, generation) = loop {
+        cluster.ready(BOUND).await;
+        let leader = cluster.leader().await;
+        let target = mint_in_flight(cluster, idp, credentials, leader).await;
+        if let Some((target, generation)) = target
+            && cluster.leader().await == leader
+        {
+            break (leader, target, generation);
+        }
+        idp.clear_faults().await;
+        release_all(idp).await;
+    };
+    let client = target.grant.client.clone();
     let (at, at_ms) = (Instant::now(), unix_ms());
     cluster.kill(leader);
     idp.clear_faults().await;
-    release_all(idp, client).await;
+    eventually("the issuer sees its client gone", BOUND, async || {
+        let gone = gone(idp).await;
+        let held = idp.holding().await;
+        let held = held.iter().find(|h| h.client.as_deref() == Some(&client));
+        let seq = held.map(|held| held.seq).ok_or("not held")?;
+        gone.contains(&seq).then_some(()).ok_or(format!("{gone:?}"))
+    })
+    .await;
+    release_all(idp).await;
     acknowledged_write(&admin, &credentials[0]).await;
     let write = at.elapsed();
     cluster.start_one(leader);
-    target.minted_after(&admin, before.generation).await;
+    target.minted_after(&admin, generation).await;
     let recovered = at.elapsed();
     target.settled(&admin).await;
     Kill {
         leader,
-        client: client.clone(),
+        client,
         at_ms,
         write,
         recovered,
     }
 }
 
+/// Brings the leader to where the issuer holds a request of it, and nothing else of it is half
+/// done: the credential, and its generation. `None` if it leads no more.
+async fn mint_in_flight(
+    cluster: &Cluster,
+    idp: &Idp,
+    credentials: &[Refreshing],
+    leader: usize,
+) -> Option<(Refreshing, u64)> {
+    let admin = cluster.admin();
+    let id = cluster.status(leader).await?.replica;
+    let target = due_next(admin, credentials, id).await;
+    idp.hold_before(&target.grant.client).await;
+    target.rotate(admin).await;
+    idp.held(&target.grant.client, BOUND).await;
+    let before = target.status(admin).await;
+    let is_its_own = before.ticket.as_ref().is_some_and(|t| t.replica == id);
+    quiesce(cluster, idp).await;
+    is_its_own.then_some((target, before.generation))
+}
+
 /// The credential of replica `owner` that is due soonest, but not at once: the old token of a
 /// credential in doubt is tried again when it nears its end.
-async fn due_last(admin: &Admin, credentials: &[Refreshing], owner: u64) -> Refreshing {
+async fn due_next(admin: &Admin, credentials: &[Refreshing], owner: u64) -> Refreshing {
     eventually("the leader owns an idle credential", BOUND, async || {
         let statuses = join_all(credentials.iter().map(|c| c.status(admin))).await;
         let now = unix_ms();
@@ -170,10 +196,11 @@ async fn due_last(admin: &Admin, credentials: &[Refreshing], owner: u64) -> Refr
 
 /// Holds every request before it is served, and waits until those that were served before are
 /// committed: every ticket that is out belongs to a request that is held.
-async fn quiesce(cluster: &Cluster, idp: &Idp, leader: usize) {
+async fn quiesce(cluster: &Cluster, idp: &Idp) {
     idp.fault(Fault::everybody(Mode::HoldBefore)).await;
     eventually("only held requests are open", BOUND, async || {
         let held = held_by(idp).await;
+        let leader = cluster.leader().await;
         let status = cluster.status(leader).await.ok_or("no status")?;
         let tickets = status.counts.unwrap_or_default().tickets;
         let same = held_by(idp).await == held;
@@ -190,27 +217,22 @@ async fn held_by(idp: &Idp) -> BTreeSet<String> {
     held.into_iter().filter_map(|held| held.client).collect()
 }
 
-/// Lets every held request go on whose client is there, and drops those of the dead one, which
-/// the issuer would serve otherwise. That of `target` has to be among them.
-async fn release_all(idp: &Idp, target: &str) {
-    let gone = async || {
+/// The requests whose client went away before they were answered.
+async fn gone(idp: &Idp) -> BTreeSet<u64> {
+    let history = idp.history().await;
+    let gone = history.records().filter(|r| r.end == Some(End::ClientGone));
+    gone.map(|r| r.seq).collect()
+}
+
+/// Lets held requests go on, and drops those that would be served in vain: their client is gone,
+/// or its ticket may end before it has the answer.
+async fn release_all(idp: &Idp) {
+    for held in idp.holding().await {
         let history = idp.history().await;
-        let gone = history.records().filter(|r| r.end == Some(End::ClientGone));
-        gone.map(|r| r.seq).collect::<BTreeSet<u64>>()
-    };
-    let held = idp.holding().await;
-    let of_target = held.iter().find(|h| h.client.as_deref() == Some(target));
-    let of_target = of_target.expect("it is held").seq;
-    eventually("the issuer sees the connection closed", BOUND, async || {
-        let gone = gone().await;
-        gone.contains(&of_target)
-            .then_some(())
-            .ok_or(format!("{gone:?}"))
-    })
-    .await;
-    let gone = gone().await;
-    for held in held {
-        let how = match gone.contains(&held.seq) {
+        let record = history.records().find(|r| r.seq == held.seq);
+        let record = record.expect("what is held has a record");
+        let old = unix_ms() > record.arrived_unix_ms + HELD_MAX_MS;
+        let how = match old || record.end.is_some() {
             true => Release::Drop,
             false => Release::Answer,
         };

@@ -4,11 +4,8 @@
 use std::time::Duration;
 
 use evermint_cluster_tests::{Cluster, Options, eventually};
-use evermint_proto::v1::cluster_client::ClusterClient;
 use evermint_proto::v1::providers_client::ProvidersClient;
-use evermint_proto::v1::{
-    CreateProviderRequest, GetProviderRequest, RemoveReplicaRequest, UpdateProviderRequest,
-};
+use evermint_proto::v1::{CreateProviderRequest, GetProviderRequest, UpdateProviderRequest};
 
 const BOUND: Duration = Duration::from_secs(40);
 /// A snapshot is taken after so many entries.
@@ -50,14 +47,6 @@ async fn a_wiped_replica_comes_back_as_a_new_one_by_snapshot() {
     })
     .await;
 
-    let remove = async |channel| {
-        let mut client = ClusterClient::new(channel);
-        client
-            .remove_replica(RemoveReplicaRequest { replica: old })
-            .await
-    };
-    let removed = cluster.admin().call("remove the old replica", remove).await;
-    assert!(removed.removed);
     cluster.start_one(wiped);
     cluster.ready(BOUND).await;
     cluster.caught_up().await;
