@@ -31,6 +31,8 @@ mod status;
 mod stored;
 #[cfg(test)]
 mod suite;
+#[cfg(feature = "test-faults")]
+pub mod testing;
 mod view;
 
 pub use clock::SystemClock;
