@@ -1,3 +1,5 @@
+//! Which answers mean what, as tables.
+
 use super::*;
 use evermint_core::mint::FAILURE_TEXT_MAX;
 use evermint_core::secret::Secret;
