@@ -1,0 +1,65 @@
+//! What is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the client was built. Read together, but not at one instant.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Metrics {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The same, being counted.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> Metrics {
+                Metrics { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Calls that were answered with a bundle that could be believed.
+    calls_answered,
+    /// Calls that were not.
+    calls_failed,
+    /// Streams that began with something that could be believed.
+    streams_begun,
+    /// Streams that ended, or did not begin, without a gateway's word.
+    streams_cut,
+    /// Messages of streams without a bundle.
+    heartbeats,
+    /// Contents that replaced another one.
+    changes,
+    /// Bundles that were refused because they were older than one seen before.
+    older_refused,
+    /// Times that another endpoint took over.
+    failovers,
+    /// Times that no endpoint was left to ask.
+    blackouts,
+    /// Answers and streams that were refused for good: identity, rights, or no such sandbox.
+    refusals,
+    /// Times that streams were given up for a while in favour of polls.
+    fallbacks_to_polling,
+    /// Host names that were resolved.
+    resolutions,
+    /// Host names that could not be resolved.
+    resolutions_failed,
+}
+
+/// One number that grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
