@@ -1,6 +1,6 @@
 //! `evermint sandbox …`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -19,7 +19,9 @@ use crate::view::sandbox::{Many, One};
 use crate::view::{Deletion, Deletions};
 
 /// Pauses between attempts to follow a bundle again.
-const RESUME: Duration = Duration::from_millis(200);
+const RESUME: Duration = Duration::from_millis(500);
+/// For how long a bundle is tried to be followed again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `evermint sandbox …`
 #[derive(Debug, Subcommand)]
@@ -358,11 +360,22 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
         known_revision: String::new(),
     };
     let mut left = args.count.unwrap_or(u64::MAX);
+    let mut followed: Option<Instant> = None;
     loop {
-        let mut stream = client
+        let opened = client
             .gateways
             .read(async |wire| BundlesClient::new(wire).watch_bundle(request.clone()).await)
-            .await?;
+            .await;
+        let mut stream = match (opened, followed) {
+            (Ok(stream), _) => stream,
+            // A bundle that was followed is worth some patience: a cluster may be starting again.
+            (Err(error), Some(at)) if at.elapsed() < PATIENCE => {
+                note(&format!("{error:#}; trying again"));
+                tokio::time::sleep(RESUME).await;
+                continue;
+            }
+            (Err(error), _) => return Err(error),
+        };
         let url = client.gateways.first().to_owned();
         let ended = loop {
             let answer = match stream.message().await {
@@ -370,6 +383,7 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
                 Ok(None) => break None,
                 Err(status) => break Some(status),
             };
+            followed = Some(Instant::now());
             request.min_generation = request.min_generation.max(answer.generation);
             let Some(bundle) = answer.bundle else {
                 continue;

@@ -117,10 +117,10 @@ impl Cluster {
         self.seats.iter().filter_map(|seat| seat.running.as_ref())
     }
 
-    /// The running replica whose state is the newest.
+    /// The running replica whose state is the newest, and that knows a leader if any does.
     pub(super) fn any(&self) -> Option<&Replica> {
         self.running()
-            .max_by_key(|replica| replica.node.state().meta.position)
+            .max_by_key(|r| (r.node.state().meta.position, r.raft().leader.is_some()))
     }
 
     /// Kills the leader, with everything that it does, and says which it was.
@@ -177,8 +177,8 @@ fn quick() -> Settings {
         raft_beat: Time::millis(200),
         raft_lost_after: Time::millis(1_000),
         cluster_shards: 64,
-        cluster_ticket_ttl: Time::secs(4),
-        cluster_ticket_margin: Time::secs(1),
+        cluster_ticket_ttl: Time::secs(6),
+        cluster_ticket_margin: Time::millis(1_500),
         cluster_doubt_wait: Time::secs(2),
         cluster_backoff_base: Time::millis(250),
         cluster_backoff_cap: Time::secs(2),
