@@ -13,7 +13,7 @@ use crate::server_clock::ServerClock;
 /// What a replica gave: a bundle, or a heartbeat about the one that is held.
 #[derive(Debug)]
 pub(crate) struct Given {
-    pub(crate) bundle: Option<v1::Bundle>,
+    pub(crate) content: Option<Content>,
     pub(crate) generation: Position,
     pub(crate) server_time: UnixMs,
     pub(crate) staleness: Duration,
@@ -94,17 +94,17 @@ impl Cache {
             });
         }
         let before = self.held.as_ref();
-        // A bundle with the revision that is held has the content that is held.
+        // What has the revision that is held is what is held.
         let new = given
-            .bundle
-            .filter(|b| before.is_none_or(|h| h.content.revision != b.revision));
+            .content
+            .filter(|c| before.is_none_or(|h| h.content.revision != c.revision));
         let taken = if new.is_some() {
             Taken::Changed
         } else {
             Taken::Confirmed
         };
         let content = match (new, before) {
-            (Some(bundle), _) => Arc::new(Content::from(bundle)),
+            (Some(content), _) => Arc::new(content),
             (None, Some(held)) => Arc::clone(&held.content),
             (None, None) => return Err(Unbelievable::NoBundle),
         };
@@ -145,7 +145,7 @@ impl Given {
         let bundle = answer.bundle?;
         Some(Self {
             generation: Position(bundle.generation),
-            bundle: Some(bundle),
+            content: Some(bundle.into()),
             server_time: UnixMs(answer.server_time_ms),
             staleness: Duration::from_millis(answer.staleness_ms),
         })
@@ -156,7 +156,7 @@ impl Given {
         let of_bundle = message.bundle.as_ref().map(|b| b.generation);
         Self {
             generation: Position(of_bundle.unwrap_or(message.generation)),
-            bundle: message.bundle,
+            content: message.bundle.map(Into::into),
             server_time: UnixMs(message.server_time_ms),
             staleness: Duration::from_millis(message.staleness_ms),
         }
@@ -171,10 +171,9 @@ mod tests {
 
     fn bundle(generation: u64, revision: &str) -> Given {
         Given {
-            bundle: Some(v1::Bundle {
-                generation,
+            content: Some(Content {
                 revision: revision.to_owned(),
-                ..v1::Bundle::default()
+                ..Content::default()
             }),
             ..beat(generation)
         }
@@ -182,7 +181,7 @@ mod tests {
 
     fn beat(generation: u64) -> Given {
         Given {
-            bundle: None,
+            content: None,
             generation: Position(generation),
             server_time: UnixMs(START),
             staleness: Duration::ZERO,

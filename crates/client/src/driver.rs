@@ -162,7 +162,7 @@ impl Driver {
             Some(sent) => Heard::Answer { sent, received },
             None => Heard::Message { received },
         };
-        if given.bundle.is_none() {
+        if given.content.is_none() {
             self.shared.counters.heartbeats.add();
         }
         let taken = self.cache.take(given, heard).map_err(|unbelievable| {

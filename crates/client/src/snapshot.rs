@@ -402,7 +402,7 @@ mod tests {
         };
         let mut cache = Cache::default();
         let given = Given {
-            bundle: Some(bundle),
+            content: Some(bundle.into()),
             generation: Position(7),
             server_time: UnixMs(START),
             staleness: Duration::ZERO,

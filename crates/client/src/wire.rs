@@ -54,8 +54,7 @@ impl Wire {
         let bound = self.timing.attempt;
         let mut client = self.client(target)?;
         let attempt = async {
-            let mut request = self.authenticated(request).await?;
-            request.set_timeout(bound);
+            let request = self.authenticated(request).await?;
             let sent = self.clock.read().boot;
             let answer = client.get_bundle(request).await;
             let message = answer.map_err(|s| Failure::of_call(&s))?.into_inner();
