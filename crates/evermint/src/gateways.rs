@@ -270,7 +270,12 @@ fn nobody(missed: &[(&str, Status)]) -> anyhow::Error {
     let answered = missed
         .iter()
         .any(|(_, status)| status.metadata().contains_key(REASON));
-    let advice = if answered {
+    let untrusted = missed
+        .iter()
+        .any(|(_, s)| s.message().contains("certificate"));
+    let advice = if untrusted {
+        "name the gateways' certificate authority with --tls-ca, and the gateway as its certificate does"
+    } else if answered {
         "again in a moment: the cluster may be electing a leader; `evermint cluster status` shows who is there"
     } else {
         "start one with `evermint dev` or `evermint serve`, or name a running one with --gateway"
@@ -317,6 +322,9 @@ pub fn explain(url: &str, status: &Status) -> anyhow::Error {
         (Code::PermissionDenied, _) => "use a token that is allowed to do this",
         (Code::Unavailable | Code::Unknown, _) => {
             "look what is there before you repeat it: the gateway was lost in mid-call"
+        }
+        (Code::Cancelled, "") if url.starts_with("http:") => {
+            "use https:// if this gateway speaks TLS; else look what is there before you repeat it"
         }
         (Code::DeadlineExceeded | Code::Cancelled, _) => {
             "look what is there before you repeat it, or give more time with --deadline"

@@ -3,7 +3,7 @@
 //!
 //! Every setting has one name in three spellings: `api_listen` is `listen` under `[api]` in the
 //! file, `--api-listen` as a flag and `EVERMINT_API_LISTEN` in the environment. Its line in
-//! [`settings!`] below is the only place that knows it; `deploy/evermint.toml` repeats name and
+//! `settings!` below is the only place that knows it; `deploy/evermint.toml` repeats name and
 //! default for people, and a test compares them.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -113,7 +113,8 @@ settings! {
     /// Where clients are listened to.
     #[arg(long, value_name = "IP:PORT", help_heading = "API")]
     value api_listen: SocketAddr = (Ipv4Addr::LOCALHOST, 7443).into();
-    /// Where clients reach this replica; the address listened on if not given.
+    /// Where clients reach this replica; the address listened on if not given. Needed with
+    /// 0.0.0.0.
     #[arg(long, value_name = "URL", help_heading = "API")]
     maybe api_advertise: String = None;
     /// Certificate chain of the API in PEM; with it, the API speaks TLS.
@@ -126,7 +127,8 @@ settings! {
     /// Where other replicas are listened to.
     #[arg(long, value_name = "IP:PORT", help_heading = "Peers")]
     value peer_listen: SocketAddr = (Ipv4Addr::LOCALHOST, 7444).into();
-    /// Where other replicas reach this one; the address listened on if not given.
+    /// Where other replicas reach this one; the address listened on if not given. Needed with
+    /// 0.0.0.0.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Peers")]
     maybe peer_advertise: String = None;
     /// Authority that signs the certificates of all replicas, in PEM; with it, replicas speak
@@ -321,6 +323,16 @@ impl Settings {
                 ));
             }
             (Some(_), None) | (None, Some(_)) => {}
+        }
+        for (name, listen, advertise) in [
+            ("api", self.api_listen, &self.api_advertise),
+            ("peer", self.peer_listen, &self.peer_advertise),
+        ] {
+            if listen.ip().is_unspecified() && advertise.is_none() {
+                return Err(usage(format!(
+                    "{name}_listen is {listen}, which nobody can be told to use: give {name}_advertise"
+                )));
+            }
         }
         self.cluster()
             .validate()

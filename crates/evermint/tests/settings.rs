@@ -99,8 +99,8 @@ fn what_is_unsafe_on_a_network_is_refused_until_it_is_admitted() {
         Settings::from_toml(&text).unwrap().check()
     };
     check("").unwrap();
-    let api = "api_listen = \"0.0.0.0:7443\"";
-    let peer = "peer_listen = \"0.0.0.0:7444\"";
+    let api = "api_listen = \"192.0.2.1:7443\"";
+    let peer = "peer_listen = \"192.0.2.1:7444\"";
     let tls = "api_tls_cert = \"c\"\napi_tls_key = \"k\"";
     let token = "admin_token_file = \"t\"";
     for (extra, wrong) in [
@@ -111,6 +111,8 @@ fn what_is_unsafe_on_a_network_is_refused_until_it_is_admitted() {
         ("api_tls_cert = \"c\"".to_owned(), "belong together"),
         ("peer_tls_ca = \"c\"".to_owned(), "belong together"),
         ("cluster_shards = 0".to_owned(), "shards must be"),
+        ("api_listen = \"0.0.0.0:1\"".to_owned(), "api_advertise"),
+        ("peer_listen = \"[::]:1\"".to_owned(), "peer_advertise"),
     ] {
         let error = format!("{:#}", check(&extra).unwrap_err());
         assert!(error.contains(wrong), "{extra}: {error}");
