@@ -20,9 +20,11 @@
 //!   [`Event::Woken`] when the newest [`Action::WakeAt`] comes, or when the cluster clock is
 //!   pushed ahead. Either may come at any time: a look too many does no harm.
 //! - Facts of this replica's own applied state, never older than those of the step before.
-//! - At most one machine for a credential in a process, kept until [`Owner::is_done`]. A machine
-//!   that dies (a panic) takes its request with it: the connection is closed before a new machine
-//!   is made, and that one starts with what the journal then says.
+//! - At most one machine for a credential in a process: made when the shard is owned here, or
+//!   when a ticket of this session is open (a machine that panicked may have left one), and kept
+//!   until [`Owner::is_done`]. A machine that dies takes its request with it: before a new one is
+//!   made, the connection is closed and journal writes under way are over; it starts with what the
+//!   journal then says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,6 +162,13 @@ impl Facts {
         current.is_some_and(|t| t.id == ticket)
     }
 
+    /// How far ahead of the leader's stamp the cluster clock was read when `flight` began, if its
+    /// ticket is to be seen.
+    fn lead(&self, flight: &Flight) -> Option<Duration> {
+        let current = self.credential.as_ref().and_then(|c| c.ticket())?;
+        (current.id == flight.ticket).then(|| flight.asked_at.since(current.granted_at))
+    }
+
     /// Whether the cluster still waits for the outcome of `ticket`.
     fn is_open(&self, ticket: TicketId) -> bool {
         let open = self.credential.as_deref().and_then(recovery::open_ticket);
@@ -176,6 +185,8 @@ struct Flight {
     epoch: AuthorizationEpoch,
     generation: Generation,
     reason: Reason,
+    /// The cluster clock as read here.
+    asked_at: UnixMs,
     deadline: Deadline,
 }
 
@@ -201,6 +212,20 @@ enum Stage {
     Unsettled(TicketId, Command),
 }
 
+impl Stage {
+    /// The attempt that has a ticket, or asks for one.
+    fn flight(&self) -> Option<&Flight> {
+        match self {
+            Self::Requesting(flight)
+            | Self::Unsure(flight)
+            | Self::Announcing(flight)
+            | Self::Minting { flight, .. }
+            | Self::Recording(flight, _) => Some(flight),
+            Self::Waiting | Self::Settling(..) | Self::Unsettled(..) => None,
+        }
+    }
+}
+
 /// The machine.
 #[derive(Clone, Debug)]
 pub struct Owner {
@@ -211,6 +236,10 @@ pub struct Owner {
     stage: Stage,
     /// Facts older than this are behind what the machine was told.
     told: Position,
+    /// How far the cluster clock, as read here, was ahead of the stamp of the newest grant. A
+    /// leader whose clock lost time dates what it stamps back; without this, every value would
+    /// seem due as soon as it is there (simulation seed 13530).
+    lead: Duration,
     /// Local troubles in a row.
     strikes: u32,
     /// Nothing is proposed before.
@@ -228,6 +257,7 @@ impl Owner {
             journal,
             stage: Stage::Waiting,
             told: Position(0),
+            lead: Duration::ZERO,
             strikes: 0,
             pause_until: MonoMs(0),
             wake: None,
@@ -255,6 +285,9 @@ impl Owner {
         let mono = now.clocks.mono;
         if event == Event::Woken {
             self.wake = None;
+        }
+        if let Some(lead) = self.stage.flight().and_then(|flight| facts.lead(flight)) {
+            self.lead = lead;
         }
         let stage = std::mem::replace(&mut self.stage, Stage::Waiting);
         self.stage = match (stage, event) {
@@ -391,7 +424,7 @@ impl Owner {
         }
         if let Some((ticket, end)) = self.overdue(facts) {
             self.stage = self.settle(ticket, end, out);
-        } else if let Some(flight) = Flight::due(now, facts, fresh) {
+        } else if let Some(flight) = Flight::due(now, self.lead, facts, fresh) {
             self.stage = self.request(flight, out);
         }
     }
@@ -487,7 +520,8 @@ impl Owner {
                 .owned
                 .and(facts.credential.as_ref())
                 .and_then(|c| c.due())
-                .map(|(due, _)| self.pause_until.max(mono + due.since(now.cluster))),
+                .map(|(due, _)| (due + self.lead).since(now.cluster))
+                .map(|left| self.pause_until.max(mono + left)),
             Stage::Unsure(flight) => {
                 let end = mono + flight.deadline.remaining(now.clocks);
                 Some(self.pause_until.min(end))
@@ -508,18 +542,24 @@ impl Owner {
 
 impl Flight {
     /// A new attempt, if one is due here. Its budget starts now.
-    fn due(now: Now, facts: &Facts, fresh: impl FnOnce() -> TicketId) -> Option<Self> {
+    fn due(
+        now: Now,
+        lead: Duration,
+        facts: &Facts,
+        fresh: impl FnOnce() -> TicketId,
+    ) -> Option<Self> {
         let credential = facts.credential.as_deref()?;
         let shard_epoch = facts.owned?;
         let refresh = credential.refresh.as_ref()?;
         let (due, reason) = credential.due()?;
-        (due <= now.cluster).then(|| Self {
+        (due + lead <= now.cluster).then(|| Self {
             ticket: fresh(),
             attempt: credential.attempt.next(),
             shard_epoch,
             epoch: refresh.epoch,
             generation: credential.generation,
             reason,
+            asked_at: now.cluster,
             deadline: Deadline {
                 started: now.clocks,
                 budget: facts.budget,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use evermint_core::id::Position;
 use evermint_core::time::MonoMs;
 
-/// When a replica knew itself caught up with a leader last.
+/// When a replica knew itself caught up with a leader last, on a clock that goes on while the
+/// machine is suspended (boot time): the monotonic clock would call a replica fresh that slept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
     caught_up: Option<MonoMs>,

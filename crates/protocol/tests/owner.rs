@@ -482,6 +482,34 @@ fn a_new_machine_starts_from_what_the_journal_says() {
 }
 
 #[test]
+fn an_owner_whose_clock_is_ahead_of_the_leader_mints_once() {
+    let mut bench = Bench::new();
+    // Days ahead of the stamps, and of the whole lifetime.
+    let lead = Duration::from_secs(2 * 86_400);
+    let ahead = |bench: &mut Bench, event| {
+        bench.world.clock = bench.world.clock + lead;
+        let said = bench.step(event);
+        bench.world.clock = bench.world.clock.minus(lead);
+        said
+    };
+    ahead(&mut bench, Event::Changed);
+    let answer = bench.apply();
+    ahead(&mut bench, Event::Proposed(Ok(answer)));
+    ahead(&mut bench, Event::Journalled(Ok(())));
+    ahead(&mut bench, Event::Minted(Ok(minted("a"))));
+    ahead(&mut bench, Event::Journalled(Ok(())));
+    let answer = bench.apply();
+    assert_eq!(
+        ahead(&mut bench, Event::Proposed(Ok(answer))),
+        ["forget"],
+        "the value is not due yet"
+    );
+    let (due, _) = bench.world.token().due().expect("it is due some time");
+    bench.wait(due.0 - bench.world.clock.0);
+    assert_eq!(ahead(&mut bench, Event::Woken), ["grant-ticket"]);
+}
+
+#[test]
 fn a_look_too_many_does_no_harm() {
     let mut bench = Bench::new();
     let calm = |bench: &mut Bench| {
