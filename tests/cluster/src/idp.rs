@@ -2,6 +2,7 @@
 //! the same `/admin` calls, and both give the same history.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -181,6 +182,14 @@ impl Idp {
     /// Its token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/token", self.url)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        let address = self.url.strip_prefix("http://").map(str::parse);
+        address
+            .and_then(Result::ok)
+            .expect("an address on loopback")
     }
 
     /// A grant for `client`. The real provider knows rt-000 to rt-049; the built-in one makes the

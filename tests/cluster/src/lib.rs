@@ -6,6 +6,7 @@
 //! | [`Cluster`] | replicas as processes with directories of their own: killed, paused, started again |
 //! | [`Admin`] | calls to the cluster, as an operator makes them: any replica, with retries |
 //! | [`Idp`] | the issuer: the real OpenID provider in `real-idp/`, or the built-in one |
+//! | [`Gate`] | a door before the issuer at which connecting hangs |
 //! | [`Sandboxes`] | readers that move between replicas and remember every answer |
 //! | [`eventually`] | waits for a condition, with a bound: nothing here sleeps for luck |
 //!
@@ -17,6 +18,7 @@ mod binary;
 mod canary;
 mod cluster;
 mod config;
+mod gate;
 mod idp;
 mod mints;
 mod ports;
@@ -29,6 +31,7 @@ pub use binary::evermint;
 pub use canary::Canary;
 pub use cluster::{Cluster, Replica};
 pub use config::Options;
+pub use gate::{Gate, Guest};
 pub use idp::{Family, Grant, Idp, TTL_FOR_EVER};
 pub use mints::{Mints, Refreshing};
 pub use process::Process;

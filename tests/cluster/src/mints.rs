@@ -23,6 +23,8 @@ pub struct Mints {
     pub replay: Kind,
     /// How long before its end a token is replaced; computed from its lifetime if absent.
     pub refresh_before: Option<Duration>,
+    /// The token endpoint; the issuer's own if absent.
+    pub token_url: Option<String>,
 }
 
 impl Default for Mints {
@@ -30,6 +32,7 @@ impl Default for Mints {
         Self {
             replay: Kind::Strict,
             refresh_before: None,
+            token_url: None,
         }
     }
 }
@@ -80,7 +83,7 @@ impl Refreshing {
             provider: this.provider.clone(),
             credential_key: this.key.clone(),
             strategy: "oauth2-refresh-token".to_owned(),
-            token_url: idp.token_url(),
+            token_url: how.token_url.clone().unwrap_or_else(|| idp.token_url()),
             material: BTreeMap::from(public).into_iter().collect(),
             secret_material: BTreeMap::from(secret).into_iter().collect(),
             replay: Some(ReplayPolicy {

@@ -20,12 +20,13 @@ use futures::future::join_all;
 
 const CREDENTIALS: usize = 50;
 /// Leaders killed, each with a mint in flight.
-const KILLS: usize = 6;
+const KILLS: usize = 5;
 const READERS_EACH_WAY: usize = 8;
 /// How long the provider's access tokens live.
 const ACCESS_TTL: Duration = Duration::from_secs(20);
-/// When they are replaced: half of their life is left for elections, tickets and doubts.
-const REFRESH_BEFORE: Duration = Duration::from_secs(10);
+/// When they are replaced: much of their life is left for elections, tickets and doubts. Each has
+/// a time of its own in this range, so that at any time some are about to fall due.
+const REFRESH_BEFORE: std::ops::Range<Duration> = Duration::from_secs(7)..Duration::from_secs(10);
 const BOUND: Duration = Duration::from_secs(20);
 /// A request that was held for longer is not answered any more, in milliseconds: its ticket ends
 /// after 3 s, and a fifth of that is margin.
@@ -67,17 +68,18 @@ async fn leaders_killed_in_mid_refresh_lose_no_grant_and_no_read() {
 }
 
 async fn register(admin: &Admin, idp: &Idp) -> Vec<Refreshing> {
-    let how = Mints {
-        refresh_before: Some(REFRESH_BEFORE),
-        ..Mints::default()
-    };
-    let clients: Vec<String> = (0..CREDENTIALS).map(|n| format!("rt-{n:03}")).collect();
-    let register = clients
-        .iter()
-        .map(|client| Refreshing::register(admin, idp, client, &how));
+    let step = (REFRESH_BEFORE.end - REFRESH_BEFORE.start) / CREDENTIALS as u32;
+    let register = (0..CREDENTIALS).map(async |n| {
+        let how = Mints {
+            refresh_before: Some(REFRESH_BEFORE.start + step * n as u32),
+            ..Mints::default()
+        };
+        Refreshing::register(admin, idp, &format!("rt-{n:03}"), &how).await
+    });
     let credentials = join_all(register).await;
+    // Twice: then refreshing is under way.
     for credential in &credentials {
-        credential.minted_after(admin, 0).await;
+        credential.minted_after(admin, 1).await;
     }
     credentials
 }

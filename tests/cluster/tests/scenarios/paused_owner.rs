@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use evermint_cluster_tests::{Cluster, Idp, Mints, Options, Refreshing, eventually, unix_ms};
+use evermint_cluster_tests::{
+    Cluster, Gate, Guest, Idp, Mints, Options, Refreshing, eventually, unix_ms,
+};
 use evermint_issuer::{Client, Release, Rotation};
 use evermint_proto::v1::replay_policy::Kind;
 use evermint_proto::v1::{RefreshStatus, Ticket};
@@ -22,17 +24,24 @@ async fn forgiving_issuer() -> Idp {
     idp
 }
 
-/// A credential whose second mint has been served by the issuer, which holds the answer; and the
-/// ticket of that mint.
-async fn answer_held(cluster: &Cluster, idp: &Idp) -> (Refreshing, Ticket) {
+async fn minted_once(cluster: &Cluster, idp: &Idp, token_url: Option<String>) -> Refreshing {
     let admin = cluster.admin();
     let how = Mints {
         replay: Kind::Safe,
+        token_url,
         ..Mints::default()
     };
     let credential = Refreshing::register(admin, idp, CLIENT, &how).await;
     credential.minted_after(admin, 0).await;
     credential.settled(admin).await;
+    credential
+}
+
+/// A credential whose second mint has been served by the issuer, which holds the answer; and the
+/// ticket of that mint.
+async fn answer_held(cluster: &Cluster, idp: &Idp) -> (Refreshing, Ticket) {
+    let admin = cluster.admin();
+    let credential = minted_once(cluster, idp, None).await;
     idp.hold_after(CLIENT).await;
     credential.rotate(admin).await;
     idp.held(CLIENT, BOUND).await;
@@ -69,6 +78,74 @@ async fn unchanged(cluster: &Cluster, credential: &Refreshing, before: &RefreshS
         let value = |s: &RefreshStatus| (s.generation, s.attempt, s.issued_at_ms, s.expires_at_ms);
         assert_eq!(value(&now), value(before), "replica {replica}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_paused_before_it_could_send_sends_nothing_after_it_wakes() {
+    let idp = forgiving_issuer().await;
+    let mut gate = Gate::before(idp.address()).await;
+    let mut cluster = Cluster::start(Options::default()).await;
+    let token_url = format!("{}/token", gate.url());
+    let credential = minted_once(&cluster, &idp, Some(token_url)).await;
+    let admin = cluster.admin().clone();
+
+    // The owner has its ticket, and waits for its connection.
+    gate.shut().await;
+    credential.rotate(&admin).await;
+    let what = "a ticket";
+    let ticket = credential
+        .until(&admin, what, BOUND, |status| status.ticket.clone())
+        .await;
+    let owner = cluster.with_id(ticket.replica).await;
+    eventually("the owner connects", BOUND, async || {
+        gate.is_knocked_at().then_some(()).ok_or("no".to_owned())
+    })
+    .await;
+    cluster.pause(owner);
+    let what = "the ticket has ended";
+    credential
+        .until(&admin, what, BOUND, |status| {
+            let current = status.ticket.as_ref().is_some_and(|t| t.id == ticket.id);
+            (!current).then_some(())
+        })
+        .await;
+
+    // Now the kernel connects it, while another replica mints.
+    gate.open();
+    assert_eq!(credential.minted_after(&admin, 1).await, 2);
+    let after = credential.settled(&admin).await;
+    let waits = |guest: &Guest| guest.sent == 0 && !guest.left;
+    eventually("the paused owner is connected", BOUND, async || {
+        let guests = gate.guests();
+        guests
+            .iter()
+            .any(waits)
+            .then_some(())
+            .ok_or(format!("{guests:?}"))
+    })
+    .await;
+    let sent = |gate: &Gate| gate.guests().iter().map(|guest| guest.sent).sum::<u64>();
+    let before = sent(&gate);
+    cluster.resume(owner);
+    journal_is_empty(&cluster, owner).await;
+    eventually("it hangs up", BOUND, async || {
+        let guests = gate.guests();
+        (!guests.iter().any(waits))
+            .then_some(())
+            .ok_or(format!("{guests:?}"))
+    })
+    .await;
+    cluster.ready(BOUND).await;
+
+    unchanged(&cluster, &credential, &after).await;
+    assert_eq!(
+        sent(&gate),
+        before,
+        "sent after it woke: {:?}",
+        gate.guests()
+    );
+    assert_eq!(idp.history().await.of(CLIENT).count(), 2);
+    assert_eq!(idp.overlaps().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
