@@ -92,6 +92,7 @@ fn the_domain_knows_nobody_and_no_machine_knows_io() {
     assert!(ours("evermint-proto").is_empty());
     assert!(ours("evermint-issuer").is_empty());
     assert_eq!(ours("evermint-seal"), ["evermint-core"]);
+    assert_eq!(ours("evermint-client"), ["evermint-core", "evermint-proto"]);
     for pure in ["evermint-core", "evermint-protocol"] {
         for impure in [
             "tokio",
