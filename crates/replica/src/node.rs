@@ -106,6 +106,11 @@ impl Node {
         let me = match identity.member {
             Some(me) => me,
             None => {
+                if config.peers.is_empty() && config.bootstrap.is_none() {
+                    let problem = "this replica is in no cluster: give it peers to join, or let \
+                                   it found a cluster";
+                    return Err(Error::Config(problem.to_owned()));
+                }
                 let me = find_place(&config, &peers, &identity, &peer_address).await;
                 identity.member = Some(me);
                 identity.write(&config.data_dir.join(disk::IDENTITY))?;
@@ -143,10 +148,10 @@ impl Node {
         }));
         let stopping = stop_raft(node.0.local.raft.clone(), node.0.stop.clone());
         node.0.tasks.spawn(stopping);
-        node.found_if_founder(&config, &identity).await?;
-        // Only now do peers see a member.
+        // From now on peers see a member.
         let taken = door.local.set(node.0.local.clone());
         debug_assert!(taken.is_ok(), "set once");
+        node.found_if_founder(&config, &identity).await?;
         node.spawn(pulse::run(node.0.local.clone()));
         node.spawn(duties::run(node.0.local.clone()));
         node.spawn(members::run(node.0.local.clone()));
@@ -313,6 +318,18 @@ impl Node {
         let bound = local.timing.beat * 2;
         // If nobody hears of it now, the next beat tells.
         let _ = tokio::time::timeout(bound, pulse::beat(local)).await;
+    }
+
+    /// Resolves with the reason when the replica stops by itself: its disk failed, or it is broken.
+    /// The process should end then, and be started again.
+    pub async fn failed(&self) -> Error {
+        let mut metrics = self.0.local.raft.metrics();
+        let stopped = metrics.wait_for(|m| m.running_state.is_err()).await;
+        let reason = stopped.map(|m| m.running_state.clone());
+        Error::Stopped(match reason {
+            Ok(Err(e)) => e.to_string(),
+            Ok(Ok(())) | Err(_) => "Raft has ended".to_owned(),
+        })
     }
 
     /// Stops in good order: shards go to the others, what is under way ends, the store is closed.

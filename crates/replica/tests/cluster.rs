@@ -5,13 +5,17 @@ mod support;
 
 use std::time::Duration;
 
-use evermint_core::command::{Command, Refusal};
-use evermint_core::id::{ReplicaId, SessionId, ShardId};
+use evermint_core::command::{Answer, Command, Proposal, Refusal};
+use evermint_core::id::{ReplicaId, RequestId, SessionId, ShardId};
 use evermint_core::port::{ProposeError, Proposer, StateView, Touched};
 use evermint_core::record::Key;
-use evermint_replica::Error;
+use evermint_proto::replica::v1 as wire;
+use evermint_proto::replica::v1::replica_client::ReplicaClient;
+use evermint_replica::{Error, Node};
 use futures::StreamExt;
 use support::*;
+use tonic::Code;
+use tonic::transport::Channel;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_survive_the_loss_of_the_leader_and_its_return() {
@@ -66,16 +70,96 @@ async fn a_cluster_that_stopped_goes_on_with_equal_states_and_needs_no_list_of_p
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proposal_that_arrives_twice_is_applied_once() {
     let cluster = cluster(3).await;
-    let place = leader(&cluster).await;
-    let follower = &cluster[(place + 1) % 3].1;
-    let answer = write(follower, 1).await;
-    // The same command under another request id is refused: the first one took effect once.
-    let again = follower.propose(create(1)).await.unwrap();
+    let leader = &cluster[leader(&cluster).await].1;
+    let proposal = Proposal {
+        request: RequestId(77),
+        command: create(1),
+    };
+    let first = send(leader, &proposal).await.unwrap().unwrap();
+    let second = send(leader, &proposal).await.unwrap().unwrap();
+    assert!(first.outcome.is_ok());
+    assert_eq!(first, second);
+    let other = leader.propose(create(1)).await.unwrap();
     assert!(
-        matches!(again.outcome, Err(Refusal::AlreadyExists(_))),
-        "{again:?}"
+        matches!(other.outcome, Err(Refusal::AlreadyExists(_))),
+        "{other:?}"
     );
-    assert!(again.position > answer.position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_may_not_propose_what_is_for_the_leader_alone() {
+    let cluster = cluster(3).await;
+    let place = leader(&cluster).await;
+    let assign = |request| Proposal {
+        request: RequestId(request),
+        command: Command::AssignShards {
+            based_on: 0,
+            moves: vec![(ShardId(0), ReplicaId(1), SessionId(1))],
+        },
+    };
+    let refused = send(&cluster[place].1, &assign(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    // And what is forwarded to one that does not lead is not forwarded any further.
+    let create = Proposal {
+        request: RequestId(2),
+        command: create(1),
+    };
+    let follower = &cluster[(place + 1) % 3].1;
+    assert_eq!(send(follower, &create).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_another_replica_or_cluster_is_refused() {
+    let cluster = cluster(1).await;
+    let node = &cluster[0].1;
+    let mut client = client(node).await;
+    let hello = client
+        .hello(wire::HelloRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let mut other = hello.cluster.to_vec();
+    other[0] ^= 1;
+    for (what, cluster, to) in [
+        ("replica", hello.cluster, 2),
+        ("cluster", other.into(), hello.replica),
+    ] {
+        let envelope = Some(wire::Envelope {
+            cluster,
+            from: 9,
+            to,
+        });
+        let refused = client.read_index(wire::ReadIndexRequest { envelope }).await;
+        assert_eq!(
+            refused.unwrap_err().code(),
+            Code::FailedPrecondition,
+            "{what}"
+        );
+    }
+}
+
+async fn client(node: &Node) -> ReplicaClient<Channel> {
+    let address = format!("http://{}", node.peer_address());
+    ReplicaClient::connect(address).await.unwrap()
+}
+
+/// Sends a proposal as a peer would. `None` means that the replica does not lead.
+async fn send(node: &Node, proposal: &Proposal) -> Result<Option<Answer>, tonic::Status> {
+    use wire::propose_response::Result as Proposed;
+    let mut client = client(node).await;
+    let hello = client.hello(wire::HelloRequest {}).await?.into_inner();
+    let request = wire::ProposeRequest {
+        envelope: Some(wire::Envelope {
+            cluster: hello.cluster,
+            from: 99,
+            to: hello.replica,
+        }),
+        proposal: postcard::to_stdvec(proposal).unwrap().into(),
+    };
+    match client.propose(request).await?.into_inner().result.unwrap() {
+        Proposed::Answer(answer) => Ok(Some(postcard::from_bytes(&answer).unwrap())),
+        Proposed::NotLeader(_) => Ok(None),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,8 +210,8 @@ async fn a_replica_without_a_quorum_grows_stale_and_takes_no_writes() {
         (alone.staleness()? > Duration::from_secs(2)).then_some(())
     })
     .await;
-    assert!(alone.read_index().await.is_err());
-    assert!(alone.propose(create(1)).await.is_err());
+    let (read, written) = tokio::join!(alone.read_index(), alone.propose(create(1)));
+    assert!(read.is_err() && written.is_err());
     assert!(alone.state().meta.position >= position, "reads go on");
 }
 
@@ -157,7 +241,7 @@ async fn changes_are_streamed_on_every_replica() {
 async fn shards_are_shared_and_move_when_a_replica_is_lost_or_drained() {
     let cluster = cluster(3).await;
     let nodes: Vec<_> = cluster.iter().map(|(_, node)| node).collect();
-    let owners = |node: &evermint_replica::Node| {
+    let owners = |node: &Node| {
         let state = node.state();
         let lives: std::collections::BTreeSet<_> = state
             .shards
@@ -239,6 +323,6 @@ async fn a_second_process_on_the_same_data_is_refused() {
         listen: "127.0.0.1:0".parse().unwrap(),
         ..cluster[0].0.config()
     };
-    let refused = evermint_replica::Node::start(config).await;
+    let refused = Node::start(config).await;
     assert!(matches!(refused, Err(Error::InUse(_))));
 }

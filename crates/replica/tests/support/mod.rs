@@ -25,7 +25,7 @@ pub fn timing() -> Timing {
         election_timeout_max: Duration::from_millis(800),
         beat: Duration::from_millis(100),
         lost_after: Duration::from_secs(2),
-        propose: Duration::from_secs(20),
+        propose: Duration::from_secs(10),
         snapshot: Duration::from_secs(60),
     }
 }
