@@ -1,4 +1,5 @@
-//! Which promises break, how often, and in which seeds: `survey FIRST COUNT [MUTANT]`.
+//! Which promises break, how often, and in which seeds: `survey FIRST COUNT [MUTANT]`; or the
+//! whole story of one seed: `survey SEED 1 trace`.
 #![allow(clippy::print_stdout, reason = "it is a program for people")]
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ fn main() {
     let number = |n: usize| args.get(n).and_then(|a| a.parse().ok());
     let (first, count): (u64, u64) = (number(1).unwrap_or(0), number(2).unwrap_or(100));
     let mutant = args.get(3).and_then(|name| {
-        let mut all = Mutant::ALL.into_iter().map(|(m, _)| m);
+        let mut all = Mutant::ALL.into_iter();
         all.find(|m| format!("{m:?}") == *name)
     });
     if args.get(3).is_some_and(|a| a == "trace") {

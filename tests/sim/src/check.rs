@@ -13,7 +13,11 @@ use crate::mutant::Mutant;
 use crate::world::{Global, Granted, What, World};
 
 /// How long a replica has to be well before its journal counts as within reach, in milliseconds.
-const WELL: u64 = 15_000;
+const WELL: u64 = 4_000;
+
+/// The most mints before their time in one run. An owner whose clock is ahead learns it from its
+/// first ticket; one that starts anew learns it again.
+const EARLY_MAX: u32 = 50;
 
 impl World {
     /// After every entry of the history.
@@ -99,6 +103,14 @@ impl World {
         if self.granted.insert(ticket.id, granted).is_some() {
             return self.broken("G1", format!("ticket {} was granted twice", ticket.id));
         }
+        let due = was.due().map_or(ticket.granted_at, |(due, _)| due);
+        if due.since(ticket.granted_at).as_millis() > 1_000 {
+            self.coverage.note("tickets before their time");
+            self.early += 1;
+            if self.early > EARLY_MAX {
+                return self.broken("I10", format!("a mint storm of {}", is.id));
+            }
+        }
         let Phase::InDoubt(doubt) = &was.phase else {
             return;
         };
@@ -119,7 +131,8 @@ impl World {
             Some(Fate::Committed | Fate::Lost(_)) | None => return,
         };
         let replica = &self.replicas[slot];
-        let well = replica.up && !replica.paused && self.now >= replica.well_since;
+        let cut = self.cuts.keys().any(|(a, b)| *a == slot || *b == slot);
+        let well = replica.up && !replica.paused && !cut && self.now >= replica.well_since;
         let pushed = self.pushed_at.is_some_and(|at| self.now < at + WELL);
         let rotated_strictly = is
             .refresh
@@ -198,12 +211,23 @@ impl World {
 
     /// The issuer saw a spent token: only a gamble that waited in full may do that.
     pub(crate) fn check_reuse(&mut self, request: usize) {
-        let Request { ticket, token, .. } = self.issuer.requests[request].clone();
+        let Request {
+            ticket,
+            token,
+            slot,
+            open,
+            ..
+        } = self.issuer.requests[request].clone();
         self.coverage.note("spent tokens presented");
         let Some(token) = token else {
             return;
         };
         if !self.is_lost(token) {
+            // The issuer took so long that it is over: its client hung up, or stands still.
+            if !open || self.replicas[slot].paused {
+                self.spoiled.insert(token.family);
+                return self.coverage.note("requests that were handled too late");
+            }
             let what = format!("{ticket} presented {token:?}, whose successor is known");
             self.broken("G5", what);
         } else if self.hasty.contains(&ticket) {
@@ -319,8 +343,9 @@ impl World {
             if c.phase != Phase::Idle {
                 return true;
             }
-            let before = healed.generations.get(&c.id).copied().unwrap_or(0);
-            !refresh.health.verdict.is_final() && c.generation.0 <= before
+            let before = healed.newest.get(&c.id).copied().unwrap_or_default();
+            let minted = c.generation.0 > 0 && c.touched > before;
+            !refresh.health.verdict.is_final() && !minted
         };
         let credential = state.credentials.values().find(unsettled)?;
         Some(format!("no mint since everything is well: {credential:?}"))
@@ -346,6 +371,9 @@ impl World {
             if verdict.is_final() {
                 self.broken("liveness", format!("stopped without cause: {credential:?}"));
             }
+            return;
+        }
+        if self.spoiled.contains(&token.family) && verdict.is_final() {
             return;
         }
         self.coverage

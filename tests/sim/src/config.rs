@@ -265,7 +265,7 @@ impl Config {
     /// When what strikes.
     fn plan(&self, d: &mut Dice) -> Vec<(Time, Fault)> {
         type Draw = fn(&Config, &mut Dice) -> Fault;
-        let kinds: [(Draw, u64); 14] = [
+        let kinds: [(Draw, u64); 15] = [
             (|c, d| c.crash(d), 6),
             (|c, d| c.crash_at(d), 8),
             (|c, d| c.pause(d), 6),
@@ -275,6 +275,7 @@ impl Config {
             (|_, _| Fault::Elect, 6),
             (|c, d| c.lose_disk(d), 2),
             (|c, d| c.leader(d), 5),
+            (|c, d| c.step_leader_at(d), 5),
             (
                 |c, d| Fault::DiskFull {
                     slot: d.below(c.replicas),
@@ -384,6 +385,15 @@ impl Config {
             _ => self.cut(d),
         });
         Fault::Leader { then }
+    }
+
+    /// The leader's wall clock jumps while a mint is under way.
+    fn step_leader_at(&self, d: &mut Dice) -> Fault {
+        let ttl = self.settings.ticket_ttl_ms;
+        let by = d.range(ttl / 2, 4 * ttl) as i64;
+        let slot = 0;
+        let then = Box::new(Fault::StepWall { slot, by });
+        self.at(d, Fault::Leader { then })
     }
 
     fn cut(&self, d: &mut Dice) -> Fault {

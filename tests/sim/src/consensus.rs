@@ -243,7 +243,9 @@ impl World {
         let before = self.consensus.state().clone();
         let mut after = before.clone();
         let (answer, _) = apply_entry(self.mutant, &mut after, &entry);
-        if entry.at.since(before.meta.clock).as_millis() > 1_000 && before.meta.clock.0 > 0 {
+        let passed = self.now - self.consensus.committed_at.last().copied().unwrap_or(0);
+        let stamped = entry.at.since(before.meta.clock).as_millis();
+        if stamped > u128::from(passed) + 1_000 && before.meta.clock.0 > 0 {
             self.pushed_at = Some(self.now);
         }
         self.note(|| {

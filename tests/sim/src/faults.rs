@@ -222,12 +222,10 @@ impl World {
             self.restart(slot);
         }
         let state = self.consensus.state();
-        let generations = state.credentials.values();
-        let generations = generations
-            .map(|c| (c.id.clone(), c.generation.0))
-            .collect();
+        let credentials = state.credentials.values();
+        let newest = credentials.map(|c| (c.id.clone(), c.touched)).collect();
         let at = self.now;
-        self.healed = Some(Healed { at, generations });
+        self.healed = Some(Healed { at, newest });
         self.note(|| "everything is healed".to_owned());
         self.after(2_000, What::Global(Global::Finish));
     }

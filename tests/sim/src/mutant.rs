@@ -27,17 +27,29 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them, each with the promise that it breaks.
-    pub const ALL: [(Self, &'static str); 10] = [
-        (Self::SkipDeadline, "G2"),
-        (Self::ExpireByWallClock, "G2"),
-        (Self::AcceptReplacedTicket, "G3"),
-        (Self::ReassignWithoutWaiting, "G2"),
-        (Self::ForgetJournal, "G5"),
-        (Self::NoAttemptCheck, "G1"),
-        (Self::SendUnannounced, "G5"),
-        (Self::CommitUnjournalled, "G5"),
-        (Self::IgnoreMinGeneration, "G6"),
-        (Self::StalenessByMonotonicClock, "G7"),
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::SkipDeadline,
+        Self::ExpireByWallClock,
+        Self::AcceptReplacedTicket,
+        Self::ReassignWithoutWaiting,
+        Self::ForgetJournal,
+        Self::NoAttemptCheck,
+        Self::SendUnannounced,
+        Self::CommitUnjournalled,
+        Self::IgnoreMinGeneration,
+        Self::StalenessByMonotonicClock,
     ];
+
+    /// The promise that it breaks.
+    pub fn breaks(self) -> &'static str {
+        match self {
+            Self::NoAttemptCheck => "G1",
+            Self::SkipDeadline | Self::ExpireByWallClock | Self::ReassignWithoutWaiting => "G2",
+            Self::AcceptReplacedTicket => "G3",
+            Self::ForgetJournal | Self::SendUnannounced | Self::CommitUnjournalled => "G5",
+            Self::IgnoreMinGeneration => "G6",
+            Self::StalenessByMonotonicClock => "G7",
+        }
+    }
 }

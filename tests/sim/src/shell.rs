@@ -309,6 +309,8 @@ impl World {
         } else {
             match self.issuer.exchange(request, self.now) {
                 Verdict::Refused { reuse } => {
+                    let ticket = self.issuer.requests[request].ticket;
+                    self.note(|| format!("the issuer refuses {ticket}, reuse: {reuse}"));
                     if reuse {
                         self.check_reuse(request);
                     }

@@ -14,7 +14,7 @@ use crate::config::{Config, Fault, Slot, Step};
 use crate::consensus::Consensus;
 use crate::dice::Dice;
 use crate::hardware::Time;
-use crate::issuer::Issuer;
+use crate::issuer::{Family, Issuer};
 use crate::mutant::Mutant;
 use crate::operators::Script;
 use crate::readers::Reader;
@@ -44,6 +44,10 @@ pub struct World {
     pub(crate) granted: BTreeMap<TicketId, Granted>,
     /// Tickets that gamble on a doubt whose time had not run out in full.
     pub(crate) hasty: BTreeSet<TicketId>,
+    /// Families that the issuer revoked for a request that it handled when all was over.
+    pub(crate) spoiled: BTreeSet<Family>,
+    /// Tickets that were granted well before their credential was due.
+    pub(crate) early: u32,
     /// When the cluster clock was pushed ahead last.
     pub(crate) pushed_at: Option<Time>,
     /// From then on nothing goes wrong any more.
@@ -69,8 +73,8 @@ pub(crate) struct Granted {
 /// The last phase: what the cluster has to show.
 pub(crate) struct Healed {
     pub(crate) at: Time,
-    /// The generation of each credential when the faults ended.
-    pub(crate) generations: BTreeMap<CredentialId, u64>,
+    /// When each credential was touched last before the faults ended.
+    pub(crate) newest: BTreeMap<CredentialId, Position>,
 }
 
 /// An event.
@@ -178,6 +182,8 @@ impl World {
             traps: Vec::new(),
             granted: BTreeMap::new(),
             hasty: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
+            early: 0,
             pushed_at: None,
             healed: None,
             coverage: Coverage::default(),
