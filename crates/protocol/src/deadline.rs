@@ -22,6 +22,12 @@ impl Deadline {
         self.remaining(now).is_zero()
     }
 
+    /// Whether there is time to begin: at least half of the span is left. A request that is sent
+    /// later spends a single-use token for an answer that may come after the end.
+    pub fn has_room(&self, now: Clocks) -> bool {
+        self.remaining(now) >= self.budget / 2 && !self.passed(now)
+    }
+
     /// Time left by the clock that says least; zero once passed.
     pub fn remaining(&self, now: Clocks) -> Duration {
         let spent = now
@@ -64,6 +70,7 @@ mod tests {
                 "{what}"
             );
             assert_eq!(deadline.passed(now), left == 0, "{what}");
+            assert_eq!(deadline.has_room(now), left >= 25, "{what}");
         }
     }
 }

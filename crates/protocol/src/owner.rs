@@ -5,8 +5,8 @@
 //! One match over (stage, event) is the whole specification; the promises that it keeps:
 //!
 //! - The budget starts before the ticket is asked for. Nothing is sent unless the ticket is
-//!   granted to exactly this attempt, *and* `sending` is durably journalled, *and* the deadline
-//!   has not passed on any clock, *and* the configuration is still the same (DESIGN §3, G2).
+//!   granted to exactly this attempt, *and* `sending` is durably journalled, *and* half of the
+//!   budget is left on every clock, *and* the configuration is still the same (DESIGN §3, G2).
 //! - The answer of the issuer is journalled before it is proposed (G5), and proposed until it
 //!   lands or is refused. The request is never repeated under a ticket.
 //! - What certainly sent nothing is abandoned, so that nobody has to wait for its expiry.
@@ -49,6 +49,10 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// Longest such pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Longest pause before an answer of the issuer is offered again: while it is not committed, its
+/// doubt may run out, and another owner try the spent token.
+pub const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How often the facts are looked at again while they are behind an answer.
 pub const LAG_POLL: Duration = Duration::from_millis(250);
@@ -472,7 +476,7 @@ impl Owner {
     /// The credential to mint for, if the request may still be sent.
     fn ready(&self, flight: &Flight, now: Now, facts: &Facts) -> Option<Arc<Credential>> {
         let ended = facts.position >= self.told && !facts.is_current(flight.ticket);
-        let stays = !ended && !flight.deadline.passed(now.clocks) && !facts.reconfigured(flight);
+        let stays = !ended && flight.deadline.has_room(now.clocks) && !facts.reconfigured(flight);
         facts.credential.clone().filter(|_| stays)
     }
 
@@ -501,9 +505,13 @@ impl Owner {
     /// Waits for a while before the next proposal: longer each time in a row, and by a half that
     /// is spread by the ticket's random id, so that owners that failed together come back apart.
     fn strike(&mut self, now: MonoMs, ticket: TicketId, next: Stage) -> Stage {
+        let longest = match &next {
+            Stage::Unsettled(_, Command::CommitMint { .. }) => COMMIT_PAUSE_MAX,
+            _ => PAUSE_MAX,
+        };
         let full = PAUSE_MIN
             .saturating_mul(1 << self.strikes.min(16))
-            .min(PAUSE_MAX);
+            .min(longest);
         let spread = u32::try_from(ticket.0 % 1024).unwrap_or(0);
         self.strikes = self.strikes.saturating_add(1);
         self.pause_until = now + full / 2 + full / 2 * spread / 1024;

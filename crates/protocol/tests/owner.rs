@@ -11,7 +11,7 @@ use evermint_core::mint::FailureClass;
 use evermint_core::port::ProposeError;
 use evermint_core::time::{Clocks, MonoMs, UnixMs};
 use evermint_protocol::journal::{JournalEntry, Progress};
-use evermint_protocol::owner::{Action, Event, Facts, JournalFailed, Now, Owner};
+use evermint_protocol::owner::{Action, COMMIT_PAUSE_MAX, Event, Facts, JournalFailed, Now, Owner};
 
 use support::{ME, OTHER, World, failure, minted, token};
 
@@ -225,6 +225,22 @@ fn nothing_is_sent_once_the_deadline_has_passed_on_any_clock() {
 }
 
 #[test]
+fn nothing_is_sent_with_too_little_time_for_the_answer() {
+    // A strict issuer would spend the token for an answer that comes too late: the ticket is
+    // given back unspent, and another one is asked for.
+    for (what, wait, then) in [
+        ("half of the budget is left", 25_000, "mint"),
+        ("less than half", 25_001, "abandon-ticket"),
+    ] {
+        let mut bench = Bench::new();
+        bench.step(Event::Changed);
+        bench.answer();
+        bench.wait(wait);
+        assert_eq!(bench.written(), [then], "{what}");
+    }
+}
+
+#[test]
 fn nothing_is_sent_unless_the_journal_says_so_first() {
     let mut bench = Bench::new();
     bench.step(Event::Changed);
@@ -328,7 +344,9 @@ fn a_commit_is_proposed_until_it_lands_and_the_request_is_never_repeated() {
     bench.written();
     for _ in 0..20 {
         assert_eq!(bench.unavailable(), [""; 0]);
+        let before = bench.clocks.mono;
         assert_eq!(bench.sleep(), ["commit-mint"]);
+        assert!(bench.clocks.mono.since(before) <= COMMIT_PAUSE_MAX);
         assert_eq!(bench.unknown(), [""; 0]);
         assert_eq!(bench.sleep(), ["commit-mint"]);
     }

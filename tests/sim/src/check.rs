@@ -132,13 +132,14 @@ impl World {
         };
         let replica = &self.replicas[slot];
         let cut = self.cuts.keys().any(|(a, b)| *a == slot || *b == slot);
-        let well = replica.up && !replica.paused && !cut && self.now >= replica.well_since;
+        let well = replica.up && !replica.paused && !cut;
+        let since = replica.well_since.max(self.consensus.elected_at);
         let pushed = self.pushed_at.is_some_and(|at| self.now < at + WELL);
         let rotated_strictly = is
             .refresh
             .as_ref()
             .is_some_and(|r| r.config.replay == ReplayPolicy::Strict);
-        if rotated_strictly && well && !pushed && self.now > replica.well_since + WELL {
+        if rotated_strictly && well && !pushed && self.now > since.saturating_add(WELL) {
             let what = format!("the answer of {lost} lay with replica {slot}, and was not taken");
             return self.broken("G5", what);
         }

@@ -32,6 +32,8 @@ pub(crate) struct Consensus {
     /// Appended by the leader, not committed yet.
     pending: Vec<Pending>,
     next_entry: u64,
+    /// When the leader was elected.
+    pub(crate) elected_at: Time,
     /// When the leader had a majority last.
     fine_at: Time,
     patience: u64,
@@ -287,6 +289,7 @@ impl World {
         self.coverage.note("elections");
         self.consensus.term += 1;
         self.consensus.leader = Some(slot);
+        self.consensus.elected_at = self.now;
         self.consensus.fine_at = self.now;
         self.consensus.patience = self.dice.range(ELECTION.0, ELECTION.1);
         let term = self.consensus.term;
