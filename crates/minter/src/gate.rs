@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evermint_core::time::millis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::breaker::{Breaker, BreakerRules, Entry};
 use crate::config::Config;
@@ -74,6 +74,8 @@ pub(crate) enum Shut {
     Down(Duration),
     /// More requests than the rate allows are waiting; there is room after this time.
     Crowded(Duration),
+    /// None of the requests that run at the same time came to its end.
+    Busy,
 }
 
 impl Gate {
@@ -86,7 +88,7 @@ impl Gate {
         }
     }
 
-    /// Waits for a turn. Does not wait for a slot that lies beyond `patience`.
+    /// Waits for a turn, at most for `patience`.
     ///
     /// # Errors
     /// [`Shut`].
@@ -94,9 +96,9 @@ impl Gate {
         let deadline = Instant::now() + patience;
         let peeked = locked(&self.breaker).peek(Instant::now());
         peeked.map_err(Shut::Down)?;
-        let turn = Arc::clone(&self.turns)
-            .acquire_owned()
-            .await
+        let turn = timeout_at(deadline, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn
+            .map_err(|_| Shut::Busy)?
             .expect("the semaphore is never closed");
         let now = Instant::now();
         let wait = locked(&self.pace)
@@ -269,6 +271,16 @@ mod tests {
             "{shut:?}"
         );
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_does_not_come_is_not_waited_for_any_longer() {
+        let gates = gates(|c| c.concurrency = 1);
+        let _slow = gates.of("a").enter(PATIENT).await.unwrap();
+        let began = Instant::now();
+        let shut = gates.of("a").enter(Duration::from_secs(5)).await;
+        assert_eq!(shut.unwrap_err(), Shut::Busy);
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,7 +161,10 @@ impl Transport {
         let endpoint = self.rules.check(url).map_err(NoAnswer::Refused)?;
         let issuer = endpoint.authority.clone();
         let gate = self.gates.of(&issuer);
-        let pass = match fenced(&**fence, gate.enter(fence.remaining())).await {
+        // Whoever waits for longer has too little time left for the answer, and a single-use
+        // token would be spent all the same.
+        let patience = fence.remaining() / 2;
+        let pass = match fenced(&**fence, gate.enter(patience)).await {
             Some(Ok(pass)) => pass,
             Some(Err(shut)) => return Err(unsent_at_gate(&issuer, shut)),
             None => {
@@ -264,19 +267,23 @@ fn unsent(cause: String) -> NoAnswer {
 }
 
 fn unsent_at_gate(issuer: &str, shut: Shut) -> NoAnswer {
-    let (cause, wait) = match shut {
+    let (cause, retry_after) = match shut {
         Shut::Down(wait) => (
             "did not answer the last requests and is left alone for a while",
-            wait,
+            Some(wait),
         ),
         Shut::Crowded(wait) => (
             "has reached its rate limit (issuers.requests_per_minute)",
-            wait,
+            Some(wait),
+        ),
+        Shut::Busy => (
+            "is still busy with as many requests as it gets at once (issuers.concurrency)",
+            None,
         ),
     };
     NoAnswer::Unsent {
         cause: format!("{issuer} {cause}"),
-        retry_after: Some(wait),
+        retry_after,
     }
 }
 

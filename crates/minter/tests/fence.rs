@@ -208,7 +208,7 @@ async fn waiting_for_a_turn_counts_within_the_ticket_and_sends_nothing() {
         .await;
     let (class, cause) = class(refresh(&minter, &issuer.url, Deadline::after(100)).await);
     assert_eq!(class, FailureClass::Unsent);
-    assert!(cause.contains("waited for its turn"), "{cause}");
+    assert!(cause.contains("still busy"), "{cause}");
     assert_eq!(issuer.seen().len(), 1);
     first.abort();
 }
