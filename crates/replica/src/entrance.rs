@@ -4,21 +4,31 @@
 //! if it may, and every peer has answered, and none is in a cluster, and none that may found as
 //! well has a smaller address: so of several newcomers that list each other, one founds.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_core::command::{Command, Done, Refusal};
 use evermint_core::id::ReplicaId;
 use evermint_proto::replica::v1 as wire;
 use futures::future::join_all;
 
-use crate::config::Config;
+use crate::config::{Bootstrap, Config};
+use crate::error::Error;
 use crate::identity::{ClusterId, Identity, Member};
+use crate::local::Local;
 use crate::peers::{Lane, Peers};
+use crate::propose;
+use crate::raft::Peer;
 
 /// How long a peer may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time between two rounds of asking.
 const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// Time between two looks for a leader.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The id that the founder of a cluster gets from the log.
 pub(crate) const FOUNDER: ReplicaId = ReplicaId(1);
@@ -97,6 +107,110 @@ async fn join(
         )),
         replica: ReplicaId(answer.replica),
     })
+}
+
+/// Founds the cluster, or completes its founding: each step may have been the last one of a
+/// former life.
+pub(crate) async fn found_if_founder(
+    local: &Local,
+    config: &Config,
+    identity: &Identity,
+    peer_address: &str,
+) -> Result<(), Error> {
+    let founder = Member {
+        cluster: ClusterId(identity.installation.0),
+        replica: FOUNDER,
+    };
+    if local.me != founder || is_founded(local) {
+        return Ok(());
+    }
+    let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
+    let bootstrap = config.bootstrap.as_ref();
+    let initialized = local.raft.is_initialized().await.map_err(|e| stopped(&e))?;
+    if !initialized {
+        bootstrap.ok_or_else(unfinished)?;
+        let me = Peer::new(peer_address);
+        let members = BTreeMap::from([(FOUNDER.0, me)]);
+        let begun = local.raft.initialize(members).await;
+        begun.map_err(|e| stopped(&e))?;
+    }
+    while !is_founded(local) {
+        if local.leads() {
+            let bootstrap = bootstrap.ok_or_else(unfinished)?;
+            propose_bootstrap(local, config, identity, peer_address, bootstrap).await?;
+        } else {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(())
+}
+
+fn is_founded(local: &Local) -> bool {
+    local.views.state().meta.settings.is_some()
+}
+
+async fn propose_bootstrap(
+    local: &Local,
+    config: &Config,
+    identity: &Identity,
+    peer_address: &str,
+    bootstrap: &Bootstrap,
+) -> Result<(), Error> {
+    let command = Command::Bootstrap {
+        settings: bootstrap.settings.clone(),
+        data_key: bootstrap.data_key,
+        wrapped: bootstrap.wrapped.clone(),
+        installation: identity.installation,
+        peer_address: peer_address.to_owned(),
+        api_address: config.api_address.clone(),
+    };
+    match propose::propose(local, command).await?.outcome {
+        Ok(Done::Replica(FOUNDER)) | Err(Refusal::AlreadyBootstrapped) => {
+            tracing::info!("founded a cluster");
+            Ok(())
+        }
+        Ok(other) => Err(Error::Stopped(format!("bootstrap answered {other:?}"))),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn unfinished() -> Error {
+    let problem = "the founding of this cluster was cut off: start it with `init` once more";
+    Error::Config(problem.to_owned())
+}
+
+/// Tells the cluster where this replica is now, if it moved since it was last told.
+pub(crate) async fn announce(
+    local: Arc<Local>,
+    identity: Identity,
+    peer_address: String,
+    api_address: String,
+) {
+    let me = local.me.replica;
+    let mut applied = local.views.watch();
+    let known = applied
+        .wait_for(|a| a.state.replicas.contains_key(&me))
+        .await;
+    let Some(known) = known.ok().and_then(|a| a.state.replicas.get(&me).cloned()) else {
+        return;
+    };
+    if known.peer_address == peer_address && known.api_address == api_address {
+        return;
+    }
+    let register = Command::RegisterReplica {
+        installation: identity.installation,
+        peer_address,
+        api_address,
+    };
+    loop {
+        match propose::propose(&local, register.clone()).await {
+            Ok(answer) => {
+                tracing::info!(outcome = ?answer.outcome, "announced the new address");
+                return;
+            }
+            Err(error) => tracing::info!(%error, "cannot announce the new address yet"),
+        }
+    }
 }
 
 #[cfg(test)]

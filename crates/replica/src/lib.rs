@@ -5,7 +5,6 @@
 //! both on [`Node`].
 
 mod batch;
-mod chunk;
 mod clock;
 mod config;
 mod disk;

@@ -24,9 +24,8 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::Digest;
 use crate::clock::Timekeeper;
-use crate::durable::{Change, Damage, Store, StoreError, Table};
+use crate::durable::{Change, Damage, Digest, Store, StoreError, Table};
 use crate::raft::{Entry, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::SnapshotData;
 use crate::stored::{Mark, Members};

@@ -64,6 +64,10 @@ fn plan(wanted: &BTreeMap<u64, String>, actual: &Actual) -> Option<Step> {
     };
     let fit = |id: &u64| voters.contains(id) || actual.caught_up.contains(id);
 
+    let replaced = |id: &u64| !voters.contains(id) && successor(*id).is_some_and(|s| fit(&s));
+    if let Some(id) = wanted.keys().find(|id| replaced(id)) {
+        return Some(Step::Forget(*id));
+    }
     if let Some((id, address)) = wanted.iter().find(|(id, _)| !actual.nodes.contains(id)) {
         return Some(Step::AddLearner(*id, Peer::new(address)));
     }
@@ -75,10 +79,6 @@ fn plan(wanted: &BTreeMap<u64, String>, actual: &Actual) -> Option<Step> {
         .collect();
     if !next.is_empty() && next != *voters {
         return Some(Step::SetVoters(next));
-    }
-    let replaced = |id: &u64| !voters.contains(id) && successor(*id).is_some_and(|s| fit(&s));
-    if let Some(id) = wanted.keys().find(|id| replaced(id)) {
-        return Some(Step::Forget(*id));
     }
     let stray: BTreeSet<u64> = actual
         .nodes

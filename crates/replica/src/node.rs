@@ -11,38 +11,28 @@ use evermint_core::id::{Position, ReplicaId, SessionId};
 use evermint_core::port::{Change, ProposeError, Proposer, StateView};
 use evermint_core::state::State;
 use evermint_core::time::UnixMs;
-use evermint_proto::replica::v1::replica_server::ReplicaServer;
 use futures::stream::BoxStream;
-use openraft::{ServerState, SnapshotPolicy};
+use openraft::SnapshotPolicy;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Server, ServerTlsConfig};
 use uuid::Uuid;
 
 use crate::clock::Timekeeper;
-use crate::config::{Bootstrap, Config};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::durable::WeakStore;
-use crate::entrance::{FOUNDER, find_place};
 use crate::error::Error;
-use crate::identity::{Identity, Member};
 use crate::local::Local;
 use crate::network::Network;
-use crate::peers::{MESSAGE_BYTES_MAX, Peers, read_tls};
-use crate::raft::{Peer, Raft};
-use crate::server::{Door, Service};
-use crate::status::{LogStatus, Role, Status};
-use crate::{disk, duties, members, propose, pulse};
+use crate::peers::{Peers, read_tls};
+use crate::raft::Raft;
+use crate::server::Door;
+use crate::status::Status;
+use crate::{disk, duties, entrance, members, propose, pulse, server, status};
 
 /// How long the end of a replica waits for what is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long its server waits for calls under way.
-const SERVER_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Time between two tries of something that needs a leader.
-const RETRY_EVERY: Duration = Duration::from_millis(200);
 
 /// One running replica. Clones share it. Dropping the last one stops it as a crash would;
 /// [`shutdown`](Self::shutdown) stops it in good order.
@@ -98,7 +88,7 @@ impl Node {
             peer_address.clone(),
             config.bootstrap.is_some(),
         ));
-        let serving = serve(incoming, server_tls, door.clone(), stop.clone())?;
+        let serving = server::serve(incoming, server_tls, door.clone(), stop.clone())?;
         tasks.spawn(serving);
 
         let peers = Peers::new(client_tls);
@@ -111,7 +101,7 @@ impl Node {
                                    it found a cluster";
                     return Err(Error::Config(problem.to_owned()));
                 }
-                let me = find_place(&config, &peers, &identity, &peer_address).await;
+                let me = entrance::find_place(&config, &peers, &identity, &peer_address).await;
                 identity.member = Some(me);
                 identity.write(&config.data_dir.join(disk::IDENTITY))?;
                 tracing::info!(replica = %me.replica, "has a place in a cluster");
@@ -151,77 +141,17 @@ impl Node {
         // From now on peers see a member.
         let taken = door.local.set(node.0.local.clone());
         debug_assert!(taken.is_ok(), "set once");
-        node.found_if_founder(&config, &identity).await?;
+        entrance::found_if_founder(&node.0.local, &config, &identity, &node.0.peer_address).await?;
         node.spawn(pulse::run(node.0.local.clone()));
         node.spawn(duties::run(node.0.local.clone()));
         node.spawn(members::run(node.0.local.clone()));
-        node.spawn(announce(
+        node.spawn(entrance::announce(
             node.0.local.clone(),
             identity,
             node.0.peer_address.clone(),
             config.api_address.clone(),
         ));
         Ok(node)
-    }
-
-    /// Founds the cluster, or completes its founding: each step may have been the last one of a
-    /// former life.
-    async fn found_if_founder(&self, config: &Config, identity: &Identity) -> Result<(), Error> {
-        let local = &self.0.local;
-        let founder = Member {
-            cluster: crate::identity::ClusterId(identity.installation.0),
-            replica: FOUNDER,
-        };
-        if local.me != founder || self.is_founded() {
-            return Ok(());
-        }
-        let stopped = |e: &dyn std::fmt::Display| Error::Stopped(e.to_string());
-        let bootstrap = config.bootstrap.as_ref();
-        let initialized = local.raft.is_initialized().await.map_err(|e| stopped(&e))?;
-        if !initialized {
-            bootstrap.ok_or_else(unfinished)?;
-            let me = Peer::new(&self.0.peer_address);
-            let members = std::collections::BTreeMap::from([(FOUNDER.0, me)]);
-            let begun = local.raft.initialize(members).await;
-            begun.map_err(|e| stopped(&e))?;
-        }
-        while !self.is_founded() {
-            if local.leads() {
-                let bootstrap = bootstrap.ok_or_else(unfinished)?;
-                self.bootstrap(config, identity, bootstrap).await?;
-            } else {
-                tokio::time::sleep(RETRY_EVERY).await;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_founded(&self) -> bool {
-        self.0.local.views.state().meta.settings.is_some()
-    }
-
-    async fn bootstrap(
-        &self,
-        config: &Config,
-        identity: &Identity,
-        bootstrap: &Bootstrap,
-    ) -> Result<(), Error> {
-        let command = Command::Bootstrap {
-            settings: bootstrap.settings.clone(),
-            data_key: bootstrap.data_key,
-            wrapped: bootstrap.wrapped.clone(),
-            installation: identity.installation,
-            peer_address: self.0.peer_address.clone(),
-            api_address: config.api_address.clone(),
-        };
-        match self.propose(command).await?.outcome {
-            Ok(Done::Replica(FOUNDER)) | Err(Refusal::AlreadyBootstrapped) => {
-                tracing::info!("founded a cluster");
-                Ok(())
-            }
-            Ok(other) => Err(Error::Stopped(format!("bootstrap answered {other:?}"))),
-            Err(refusal) => Err(refusal.into()),
-        }
     }
 
     /// Runs a part of the replica until it stops.
@@ -244,48 +174,7 @@ impl Node {
 
     /// How this replica sees itself and its cluster.
     pub async fn status(&self) -> Status {
-        let local = &self.0.local;
-        let metrics = local.metrics();
-        let state = local.views.state();
-        let membership = metrics.membership_config.membership();
-        let mut shards = std::collections::BTreeMap::new();
-        for assignment in state.shards.values() {
-            *shards.entry(assignment.replica).or_insert(0) += 1;
-        }
-        let committed = local.raft.with_raft_state(|s| s.committed).await;
-        let removed = local.removed.load(Ordering::Relaxed);
-        let ids = |ids: Vec<u64>| ids.into_iter().map(ReplicaId).collect();
-        Status {
-            replica: local.me.replica,
-            session: local.session,
-            role: match (&metrics.running_state, metrics.state) {
-                (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
-                (_, ServerState::Leader) => Role::Leader,
-                (_, ServerState::Follower) => Role::Follower,
-                (_, ServerState::Candidate) => Role::Candidate,
-                (_, ServerState::Learner) => Role::Learner,
-            },
-            term: metrics.current_term,
-            leader: metrics.current_leader.map(ReplicaId),
-            position: state.meta.position,
-            log: LogStatus {
-                last: metrics.last_log_index,
-                committed: committed.ok().flatten().map(|id| id.index),
-                applied: metrics.last_applied.map(|id| id.index),
-                snapshot: metrics.snapshot.map(|id| id.index),
-                purged: metrics.purged.map(|id| id.index),
-            },
-            voters: ids(membership.voter_ids().collect()),
-            learners: ids(membership.learner_ids().collect()),
-            shards,
-            lag: members::lag(&metrics),
-            staleness: local.staleness(),
-            disk_bytes: self.0.store.disk_bytes(),
-            stopped: match metrics.running_state {
-                Err(e) => Some(e.to_string()),
-                Ok(()) => removed.then(|| Error::Removed.to_string()),
-            },
-        }
+        status::of(&self.0.local, self.0.store.disk_bytes()).await
     }
 
     /// Takes a replica out of the cluster. Its id is never used again; to come back it needs an
@@ -325,11 +214,9 @@ impl Node {
     pub async fn failed(&self) -> Error {
         let mut metrics = self.0.local.raft.metrics();
         let stopped = metrics.wait_for(|m| m.running_state.is_err()).await;
-        let reason = stopped.map(|m| m.running_state.clone());
-        Error::Stopped(match reason {
-            Ok(Err(e)) => e.to_string(),
-            Ok(Ok(())) | Err(_) => "Raft has ended".to_owned(),
-        })
+        let reason = stopped.map(|m| m.running_state.as_ref().err().map(ToString::to_string));
+        let reason = reason.ok().flatten();
+        Error::Stopped(reason.unwrap_or_else(|| "Raft has ended".to_owned()))
     }
 
     /// Stops in good order: shards go to the others, what is under way ends, the store is closed.
@@ -397,11 +284,6 @@ impl StateView for Node {
     }
 }
 
-fn unfinished() -> Error {
-    let problem = "the founding of this cluster was cut off: start it with `init` once more";
-    Error::Config(problem.to_owned())
-}
-
 fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
     let ms = |d: Duration| evermint_core::time::millis(d);
     let (timing, snapshots) = (&config.timing, &config.snapshots);
@@ -418,73 +300,6 @@ fn raft_config(config: &Config) -> Result<openraft::Config, Error> {
         ..openraft::Config::default()
     };
     raft.validate().map_err(|e| Error::Config(e.to_string()))
-}
-
-/// Serves the replica port until `stop`; then what is under way has a moment to end.
-fn serve(
-    incoming: TcpIncoming,
-    tls: Option<ServerTlsConfig>,
-    door: Arc<Door>,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
-    let service = ReplicaServer::new(Service(door))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mut server = Server::builder();
-    if let Some(tls) = tls {
-        server = server
-            .tls_config(tls)
-            .map_err(|e| Error::Config(format!("tls: {e}")))?;
-    }
-    let router = server.add_service(service);
-    Ok(async move {
-        let graceful = stop.clone().cancelled_owned();
-        let serving = router.serve_with_incoming_shutdown(incoming, graceful);
-        let late = async {
-            stop.cancelled().await;
-            tokio::time::sleep(SERVER_PATIENCE).await;
-        };
-        tokio::select! {
-            served = serving => if let Err(error) = served {
-                tracing::error!(%error, "the replica port is closed");
-            },
-            () = late => {}
-        }
-    })
-}
-
-/// Tells the cluster where this replica is now, if it moved since it was last told.
-async fn announce(
-    local: Arc<Local>,
-    identity: Identity,
-    peer_address: String,
-    api_address: String,
-) {
-    let me = local.me.replica;
-    let mut applied = local.views.watch();
-    let known = applied
-        .wait_for(|a| a.state.replicas.contains_key(&me))
-        .await;
-    let Some(known) = known.ok().and_then(|a| a.state.replicas.get(&me).cloned()) else {
-        return;
-    };
-    if known.peer_address == peer_address && known.api_address == api_address {
-        return;
-    }
-    let register = Command::RegisterReplica {
-        installation: identity.installation,
-        peer_address,
-        api_address,
-    };
-    loop {
-        match propose::propose(&local, register.clone()).await {
-            Ok(answer) => {
-                tracing::info!(outcome = ?answer.outcome, "announced the new address");
-                return;
-            }
-            Err(error) => tracing::info!(%error, "cannot announce the new address yet"),
-        }
-    }
 }
 
 /// Stops Raft when the replica stops, however that comes about.

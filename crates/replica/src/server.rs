@@ -4,6 +4,7 @@
 //! but `Hello` is refused until then.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use evermint_core::command::{Command, Done, Proposal};
 use evermint_core::id::{InstallationId, ReplicaId};
@@ -12,21 +13,29 @@ use evermint_proto::replica::v1::append_response::Result as Appended;
 use evermint_proto::replica::v1::install_snapshot_request::Part;
 use evermint_proto::replica::v1::propose_response::Result as Proposed;
 use evermint_proto::replica::v1::read_index_response::Result as ReadAt;
-use evermint_proto::replica::v1::replica_server::Replica;
+use evermint_proto::replica::v1::replica_server::{Replica, ReplicaServer};
 use evermint_proto::replica::v1::{self as wire};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Snapshot, StoredMembership};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::Rejection;
+use crate::error::Error;
 use crate::local::Local;
 use crate::network::next_part;
+use crate::peers::MESSAGE_BYTES_MAX;
 use crate::propose;
 use crate::pulse;
 use crate::raft::{Peer, SnapshotMeta};
 use crate::snapshot::{Assembly, SnapshotData};
 use crate::stored::{Members, Unreadable, entry, from_wire, to_wire, vote_from_wire, vote_to_wire};
+
+/// How long calls under way may take when the replica stops.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What peers see of a replica.
 pub(crate) struct Door {
@@ -265,6 +274,39 @@ impl Replica for Service {
             Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
         }
     }
+}
+
+/// Serves the replica port until `stop`; then what is under way has a moment to end.
+pub(crate) fn serve(
+    incoming: TcpIncoming,
+    tls: Option<ServerTlsConfig>,
+    door: Arc<Door>,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+    let service = ReplicaServer::new(Service(door))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server
+            .tls_config(tls)
+            .map_err(|e| Error::Config(format!("tls: {e}")))?;
+    }
+    let router = server.add_service(service);
+    Ok(async move {
+        let graceful = stop.clone().cancelled_owned();
+        let serving = router.serve_with_incoming_shutdown(incoming, graceful);
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the replica port is closed");
+            },
+            () = late => {}
+        }
+    })
 }
 
 async fn receive(

@@ -1,9 +1,15 @@
 //! How a replica sees itself and its cluster, for operators.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evermint_core::id::{Position, ReplicaId, SessionId};
+use openraft::ServerState;
+
+use crate::error::Error;
+use crate::local::Local;
+use crate::members;
 
 /// How a replica sees itself and its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,4 +82,49 @@ pub struct LogStatus {
     pub snapshot: Option<u64>,
     /// The newest entry that was cut off.
     pub purged: Option<u64>,
+}
+
+/// Asks the parts of a replica.
+pub(crate) async fn of(local: &Local, disk_bytes: u64) -> Status {
+    let metrics = local.metrics();
+    let state = local.views.state();
+    let membership = metrics.membership_config.membership();
+    let mut shards = BTreeMap::new();
+    for assignment in state.shards.values() {
+        *shards.entry(assignment.replica).or_insert(0) += 1;
+    }
+    let committed = local.raft.with_raft_state(|s| s.committed).await;
+    let removed = local.removed.load(Ordering::Relaxed);
+    let ids = |ids: Vec<u64>| ids.into_iter().map(ReplicaId).collect();
+    Status {
+        replica: local.me.replica,
+        session: local.session,
+        role: match (&metrics.running_state, metrics.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+            (_, ServerState::Leader) => Role::Leader,
+            (_, ServerState::Follower) => Role::Follower,
+            (_, ServerState::Candidate) => Role::Candidate,
+            (_, ServerState::Learner) => Role::Learner,
+        },
+        term: metrics.current_term,
+        leader: metrics.current_leader.map(ReplicaId),
+        position: state.meta.position,
+        log: LogStatus {
+            last: metrics.last_log_index,
+            committed: committed.ok().flatten().map(|id| id.index),
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+        },
+        voters: ids(membership.voter_ids().collect()),
+        learners: ids(membership.learner_ids().collect()),
+        shards,
+        lag: members::lag(&metrics),
+        staleness: local.staleness(),
+        disk_bytes,
+        stopped: match metrics.running_state {
+            Err(e) => Some(e.to_string()),
+            Ok(()) => removed.then(|| Error::Removed.to_string()),
+        },
+    }
 }
