@@ -2,7 +2,17 @@
 //!
 //! This crate alone knows openraft and sled. It offers the domain's ports
 //! [`Proposer`](evermint_core::port::Proposer) and [`StateView`](evermint_core::port::StateView),
-//! both on [`Node`].
+//! both on [`Node`], which owns everything here. Where to read next:
+//!
+//! | what | files |
+//! | --- | --- |
+//! | on the disk | `durable` (sled and the sync), `guard`, `identity`, `disk` (all together) |
+//! | Raft's storage | `log`, `machine`, `snapshot`, `stored` (our bytes for Raft's data) |
+//! | between replicas | `peers`, `network` (Raft's messages out), `server` (everything in) |
+//! | writing | `propose` (local or forwarded), `batch` (group commit) |
+//! | reading | `view` (published states), `pulse` (freshness, the cluster clock) |
+//! | who belongs | `entrance` (found or join), `members` (learn, vote, go) |
+//! | the leader | `duties` (tickets and placement) |
 
 mod batch;
 mod clock;
