@@ -239,6 +239,38 @@ fn an_expired_ticket_leaves_a_doubt_whose_length_the_issuer_decides() {
 }
 
 #[test]
+fn a_grace_that_closes_while_nobody_could_retry_is_waited_out() {
+    let mut w = World::new(ReplayPolicy::Grace(120_000));
+    w.done(w.claim(1));
+    w.wait(30_000);
+    w.done(w.expire(1));
+    // Another retry would have to leave by now for its ticket to end within the window.
+    w.wait(30_001);
+    let wait = w.state.settings().doubt_wait_ms;
+    let until = UnixMs(w.now.0 - 30_001 + wait);
+    assert_eq!(w.propose(w.claim(2)), Err(Refusal::InDoubt { until }));
+    w.wait(wait);
+    w.done(w.claim(2));
+}
+
+#[test]
+fn a_grace_counts_from_the_first_mint_that_may_have_spent_the_token() {
+    let mut w = World::new(ReplayPolicy::Grace(120_000));
+    w.done(w.claim(1));
+    w.done(w.fail(1, FailureClass::Unclear));
+    w.wait(50_000);
+    w.done(w.claim(2));
+    w.done(w.fail(2, FailureClass::Unclear));
+    let first = |w: &World| w.token().refresh.as_ref().unwrap().lost.clone();
+    assert_eq!(first(&w).map(|lost| lost.ticket), Some(TicketId(1)));
+    w.wait(50_000);
+    assert!(matches!(
+        w.propose(w.claim(3)),
+        Err(Refusal::InDoubt { .. })
+    ));
+}
+
+#[test]
 fn without_a_value_a_doubt_waits_for_its_replica_a_while() {
     let mut w = strict();
     w.done(w.claim(1));
