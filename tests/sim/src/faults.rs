@@ -83,8 +83,6 @@ impl World {
                 self.coverage.note("partitions");
                 for way in &ways {
                     *self.cuts.entry(*way).or_default() += 1;
-                    self.replicas[way.0].well_since = u64::MAX;
-                    self.replicas[way.1].well_since = u64::MAX;
                 }
                 self.after(length, What::Global(Global::Heal(ways)));
             }
@@ -203,11 +201,9 @@ impl World {
                 }
             }
         }
-        for slot in 0..self.replicas.len() {
-            if !self.cuts.keys().any(|(a, b)| *a == slot || *b == slot) {
-                let replica = &mut self.replicas[slot];
-                replica.well_since = replica.well_since.min(self.now);
-            }
+        for (from, to) in ways {
+            self.replicas[*from].well_since = self.now;
+            self.replicas[*to].well_since = self.now;
         }
     }
 
@@ -218,6 +214,7 @@ impl World {
         self.issuer.down_until = 0;
         for slot in 0..self.replicas.len() {
             self.replicas[slot].full_until = 0;
+            self.replicas[slot].well_since = self.now;
             self.resume(slot);
             self.restart(slot);
         }
