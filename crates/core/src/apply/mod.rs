@@ -4,8 +4,8 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: [`cluster`], [`provider`], [`refresh`], [`route`],
-//! [`sandbox`] and [`mint`], the protocol of DESIGN §3.
+//! Each family of commands has a file: `cluster`, `provider`, `refresh`, `route`, `sandbox` and
+//! `mint`, the mint protocol.
 
 mod cluster;
 mod mint;
