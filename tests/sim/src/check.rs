@@ -359,7 +359,7 @@ impl World {
         };
         let verdict = refresh.health.verdict;
         if refresh.config.strategy != Strategy::OAuth2RefreshToken {
-            if verdict != Verdict::Fresh {
+            if verdict.is_final() {
                 self.broken("liveness", format!("stopped without cause: {credential:?}"));
             }
             return;
