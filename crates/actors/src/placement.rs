@@ -1,6 +1,6 @@
 //! Follows the applied placement: keeps an actor for each shard that is owned here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use evermint_core::id::{CredentialId, ShardId};
@@ -123,9 +123,18 @@ impl PlacementState {
             self.tell_all();
             return Ok(());
         };
-        if keys.iter().any(|key| matches!(key, Key::Shard(_))) {
+        let moved: BTreeSet<ShardId> = keys
+            .iter()
+            .filter_map(|key| match key {
+                Key::Shard(shard) => Some(*shard),
+                _ => None,
+            })
+            .collect();
+        if !moved.is_empty() {
             self.reconcile(myself, &change.state).await?;
             self.tell_all();
+            // A shard that comes back while its actor still finishes a mint has let the others go.
+            self.look_at_everything(&change.state, |shard| moved.contains(&shard));
         }
         let shards = change.state.settings().shards;
         for key in keys {

@@ -56,8 +56,12 @@ fn id(provider: u128) -> CredentialId {
 
 impl World {
     fn new(scripts: impl IntoIterator<Item = Script>) -> Self {
+        Self::of(Settings::default(), scripts)
+    }
+
+    fn of(settings: Settings, scripts: impl IntoIterator<Item = Script>) -> Self {
         let clock = Arc::new(TokioClock::default());
-        let cluster = FakeCluster::new(Settings::default(), Arc::clone(&clock));
+        let cluster = FakeCluster::new(settings, Arc::clone(&clock));
         Self {
             cluster,
             minter: Arc::new(FakeMinter::new(scripts)),
@@ -308,6 +312,36 @@ async fn a_lost_shard_finishes_what_is_in_flight_and_starts_nothing() {
     // Given back, it goes on.
     w.cluster.assign_all(all, SessionId(77));
     w.generation(&id, 2).await;
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_comes_back_while_it_finishes_goes_on_with_all_its_credentials() {
+    let slow = Script::Mint {
+        after: Duration::from_secs(20),
+        lifetime: LIFETIME,
+    };
+    let one_shard = Settings {
+        shards: 1,
+        ..Settings::default()
+    };
+    let w = World::of(one_shard, [mints(), slow, mints()]);
+    let idle = w.grant(1);
+    let tree = w.tree().await;
+    w.generation(&idle, 1).await;
+    let busy = w.grant(2);
+    w.until("a ticket", &busy, |c| c.ticket().is_some()).await;
+
+    // The idle one has nothing to finish; the busy one keeps the shard's actor alive.
+    w.cluster.assign_all([ShardId(0)], SessionId(78));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        w.cluster.state().credentials[&busy].generation,
+        Generation(0)
+    );
+    w.cluster.assign_all([ShardId(0)], SessionId(77));
+    w.generation(&busy, 2).await;
+    w.generation(&idle, 2).await;
     assert!(tree.shutdown(Duration::from_secs(60)).await);
 }
 
