@@ -14,7 +14,7 @@ use crate::idp::{Grant, Idp};
 use crate::wait::eventually;
 
 /// How long a mint may take that nothing stands in the way of.
-const MINT: Duration = Duration::from_secs(20);
+const MINT: Duration = Duration::from_secs(40);
 
 /// How a credential is to be refreshed.
 #[derive(Clone, Debug)]

@@ -23,14 +23,19 @@ const CREDENTIALS: usize = 50;
 const KILLS: usize = 5;
 const READERS_EACH_WAY: usize = 8;
 /// How long the provider's access tokens live.
-const ACCESS_TTL: Duration = Duration::from_secs(20);
-/// When they are replaced: much of their life is left for elections, tickets and doubts. Each has
-/// a time of its own in this range, so that at any time some are about to fall due.
-const REFRESH_BEFORE: std::ops::Range<Duration> = Duration::from_secs(7)..Duration::from_secs(10);
-const BOUND: Duration = Duration::from_secs(20);
-/// A request that was held for longer is not answered any more, in milliseconds: its ticket ends
-/// after 3 s, and a fifth of that is margin.
-const HELD_MAX_MS: u64 = 1_200;
+const ACCESS_TTL: Duration = Duration::from_secs(24);
+/// How long before its end a token is replaced: a time of its own for each credential, so that at
+/// any time some are about to fall due.
+const REFRESH_BEFORE: std::ops::Range<Duration> = Duration::from_secs(6)..Duration::from_secs(12);
+/// Long enough for what is done while requests are held.
+const TICKET_TTL: Duration = Duration::from_millis(3_500);
+/// The oldest token whose mint is cut off: an election, the ticket and the doubt have to pass
+/// before its end.
+const AGE_MAX_MS: u64 = 14_000;
+const BOUND: Duration = Duration::from_secs(30);
+/// A request that was held for longer is not answered any more: the ticket's margin, and the time
+/// that it had before, are not to be had.
+const HELD_MAX_MS: u64 = 1_500;
 
 /// What one kill did.
 struct Kill {
@@ -47,7 +52,11 @@ struct Kill {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_killed_in_mid_refresh_lose_no_grant_and_no_read() {
     let idp = Idp::real(ACCESS_TTL).await;
-    let mut cluster = Cluster::start(Options::default()).await;
+    let mut cluster = Cluster::start(Options {
+        ticket_ttl: TICKET_TTL,
+        ..Options::default()
+    })
+    .await;
     let admin = cluster.admin().clone();
     let credentials = register(&admin, &idp).await;
     let readers = open_sandboxes(&admin, &credentials).await;
@@ -77,10 +86,11 @@ async fn register(admin: &Admin, idp: &Idp) -> Vec<Refreshing> {
         Refreshing::register(admin, idp, &format!("rt-{n:03}"), &how).await
     });
     let credentials = join_all(register).await;
-    // Twice: then refreshing is under way.
     for credential in &credentials {
-        credential.minted_after(admin, 1).await;
+        credential.minted_after(admin, 0).await;
     }
+    // The first to fall due is the one that is replaced the longest before its end.
+    credentials[CREDENTIALS - 1].minted_after(admin, 1).await;
     credentials
 }
 
@@ -174,22 +184,22 @@ async fn mint_in_flight(
     is_its_own.then_some((target, before.generation))
 }
 
-/// The credential of replica `owner` that is due soonest, but not at once: the old token of a
-/// credential in doubt is tried again when it nears its end.
+/// The idle credential of replica `owner` with the oldest token that will do. The refresh token
+/// of a mint that was cut off is tried again when the access token nears its end.
 async fn due_next(admin: &Admin, credentials: &[Refreshing], owner: u64) -> Refreshing {
     eventually("the leader owns an idle credential", BOUND, async || {
         let statuses = join_all(credentials.iter().map(|c| c.status(admin))).await;
-        let now = unix_ms();
-        let idle = |status: &RefreshStatus| {
+        let oldest_issue = unix_ms().saturating_sub(AGE_MAX_MS);
+        let fits = |status: &RefreshStatus| {
             let owned = status.owner.as_ref().is_some_and(|o| o.replica == owner);
             let calm = status.ticket.is_none() && status.doubt.is_none();
-            let soon = status.due_at_ms.filter(|due| *due > now + 1_000);
-            (owned && calm).then_some(soon).flatten()
+            let issued = status.issued_at_ms.filter(|at| *at > oldest_issue);
+            (owned && calm).then_some(issued).flatten()
         };
         let candidates = credentials.iter().zip(&statuses);
-        let found = candidates.filter_map(|(c, status)| Some((idle(status)?, c)));
-        let soonest = found.min_by_key(|(due, _)| *due);
-        soonest
+        let fitting = candidates.filter_map(|(c, status)| Some((fits(status)?, c)));
+        let oldest = fitting.min_by_key(|(issued, _)| *issued);
+        oldest
             .map(|(_, credential)| credential.clone())
             .ok_or_else(|| format!("none of replica {owner}"))
     })
