@@ -25,6 +25,9 @@ const SUFFIX: &str = "mint";
 pub struct Journal {
     dir: PathBuf,
     entries: Mutex<BTreeMap<CredentialId, JournalEntry>>,
+    /// Held while a file and its entry change together: a removal that came in between would
+    /// take a newer file for the one that it was told to remove.
+    disk: Mutex<()>,
 }
 
 /// Why the journal cannot be used.
@@ -64,6 +67,7 @@ impl Journal {
         Ok(Self {
             dir,
             entries: Mutex::new(entries),
+            disk: Mutex::new(()),
         })
     }
 
@@ -84,6 +88,7 @@ impl Journal {
     pub async fn write(self: &Arc<Self>, entry: JournalEntry) -> io::Result<()> {
         let journal = Arc::clone(self);
         blocking(move || {
+            let _disk = journal.disk.lock().unwrap_or_else(PoisonError::into_inner);
             store(&journal.path(&entry.credential), &entry)?;
             sync_dir(&journal.dir)?;
             journal.lock().insert(entry.credential.clone(), entry);
@@ -103,10 +108,13 @@ impl Journal {
     ) -> io::Result<()> {
         let journal = Arc::clone(self);
         blocking(move || {
-            let mut entries = journal.lock();
-            if entries.get(&credential).is_some_and(|e| e.ticket == ticket) {
+            let _disk = journal.disk.lock().unwrap_or_else(PoisonError::into_inner);
+            if journal
+                .entry(&credential)
+                .is_some_and(|e| e.ticket == ticket)
+            {
                 fs::remove_file(journal.path(&credential))?;
-                entries.remove(&credential);
+                journal.lock().remove(&credential);
             }
             Ok(())
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_core::command::{Command, Done};
+use evermint_core::credential::Phase;
 use evermint_core::port::{Change, Touched};
 use evermint_core::record::Key;
 use evermint_core::state::State;
@@ -88,9 +89,12 @@ fn concerns_the_past(room: &Room, change: &Change) -> bool {
             return false;
         };
         let former = change.state.credentials.get(id).is_some_and(|credential| {
-            credential
-                .ticket()
-                .is_some_and(|t| t.owner == room.me.replica && t.session != room.me.session)
+            let open = match &credential.phase {
+                Phase::Idle => None,
+                Phase::Ticketed(ticket) => Some(ticket),
+                Phase::InDoubt(doubt) => Some(&doubt.ticket),
+            };
+            open.is_some_and(|t| t.owner == room.me.replica && t.session != room.me.session)
         });
         former || room.journal.entry(id).is_some()
     })
