@@ -74,30 +74,32 @@ pub struct Findings {
 }
 
 impl Sandboxes {
-    /// Registers a sandbox that may use `providers`.
-    pub async fn register(admin: &Admin, name: &str, providers: &[String]) {
+    /// Registers a sandbox that may use `providers`. Says where that stands in the history: a
+    /// replica that is behind does not know of it yet.
+    pub async fn register(admin: &Admin, name: &str, providers: &[String]) -> u64 {
         let request = CreateSandboxRequest {
             workspace: String::new(),
             name: name.to_owned(),
             providers: providers.to_vec(),
         };
         let call = async |channel| sandboxes(channel).create_sandbox(request.clone()).await;
-        admin.call(&format!("create sandbox {name}"), call).await;
+        let what = format!("create sandbox {name}");
+        admin.call(&what, call).await.position
     }
 
-    /// Starts a reader for each of the registered sandboxes.
-    pub fn start<'a>(admin: &Admin, readers: impl IntoIterator<Item = (&'a str, Way)>) -> Self {
+    /// Starts a reader for each of the sandboxes, which were registered at these positions.
+    pub fn start(admin: &Admin, readers: impl IntoIterator<Item = (String, Way, u64)>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let readers = readers.into_iter().enumerate();
-        let readers = readers.map(|(seed, (name, way))| {
+        let readers = readers.map(|(seed, (name, way, registered))| {
             let reader = Reader {
                 admin: admin.clone(),
                 replicas: admin.replicas(),
                 random: StdRng::seed_from_u64(seed as u64),
-                seen: 0,
+                seen: registered,
                 revision: String::new(),
                 stopped: stopped.clone(),
-                findings: Findings::new(name, way),
+                findings: Findings::new(&name, way),
             };
             tokio::spawn(reader.run())
         });
@@ -215,7 +217,7 @@ struct Reader {
     admin: Admin,
     replicas: usize,
     random: StdRng,
-    /// The highest generation that any replica gave.
+    /// The highest generation that any replica gave; where the sandbox was registered at first.
     seen: u64,
     /// The revision of that bundle.
     revision: String,

@@ -108,13 +108,10 @@ async fn open_sandboxes(admin: &Admin, credentials: &[Refreshing]) -> Sandboxes 
             .step_by(2)
             .map(|credential| credential.provider.clone())
             .collect();
-        Sandboxes::register(admin, &name, &providers).await;
-        readers.push((name, way));
+        let registered = Sandboxes::register(admin, &name, &providers).await;
+        readers.push((name, way, registered));
     }
-    Sandboxes::start(
-        admin,
-        readers.iter().map(|(name, way)| (name.as_str(), *way)),
-    )
+    Sandboxes::start(admin, readers)
 }
 
 async fn kill_leader_in_flight(
