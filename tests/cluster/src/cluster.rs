@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evermint_proto::v1::{GetClusterStatusRequest, GetClusterStatusResponse, Role};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use crate::admin::{Admin, cluster};
@@ -23,12 +25,17 @@ const ELECTION: Duration = Duration::from_secs(15);
 /// How long one replica may take to say how it sees the cluster.
 const STATUS: Duration = Duration::from_secs(2);
 
+/// One cluster at a time, also where all tests are threads of one process: they measure times.
+static ONE_AT_A_TIME: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+
 /// Replicas on loopback, each with a data directory of its own under one temporary directory.
 #[derive(Debug)]
 pub struct Cluster {
     dir: Option<TempDir>,
     replicas: Vec<Replica>,
     admin: Admin,
+    /// Given back last, when all processes are gone.
+    _turn: OwnedMutexGuard<()>,
 }
 
 /// One place for a replica: its ports and its directory. Whether a process lives there is another
@@ -49,6 +56,7 @@ pub struct Replica {
 impl Cluster {
     /// Three replicas that have found each other, have a leader and own all shards.
     pub async fn start(options: Options) -> Self {
+        let turn = Arc::clone(&ONE_AT_A_TIME).lock_owned().await;
         let binary = evermint();
         let dir = TempDir::with_prefix("evermint-cluster-").expect("a temporary directory");
         let logs = dir.path().join("logs");
@@ -74,6 +82,7 @@ impl Cluster {
             admin: Admin::new(urls),
             dir: Some(dir),
             replicas,
+            _turn: turn,
         };
         for n in 0..cluster.len() {
             cluster.start_one(n);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evermint_cluster_tests::{Admin, Cluster, Options, eventually};
+use evermint_cluster_tests::{Admin, Cluster, Options, eventually, say};
 use evermint_proto::v1::providers_client::ProvidersClient;
 use evermint_proto::v1::{
     CreateProviderRequest, GetClusterStatusResponse, ListProvidersRequest, Provider,
@@ -57,10 +57,10 @@ async fn what_was_acknowledged_survives_a_sigkill_of_all_replicas_at_once() {
         views.push(providers);
     }
     assert!(views.windows(2).all(|pair| pair[0] == pair[1]), "{views:?}");
-    eprintln!(
+    say(&format!(
         "{} acknowledged writes of {WRITERS} writers on all replicas, at position {position}",
         acknowledged.load(Ordering::Relaxed)
-    );
+    ));
 }
 
 /// Writes one provider's setting, counting up, until the replicas are gone. Says what was

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evermint_cluster_tests::{
-    Cluster, Idp, Mints, Options, Refreshing, Sandboxes, TTL_FOR_EVER, eventually, unix_ms,
+    Cluster, Idp, Mints, Options, Refreshing, Sandboxes, TTL_FOR_EVER, eventually, say, unix_ms,
 };
 use evermint_proto::v1::bundles_client::BundlesClient;
 use evermint_proto::v1::{Bundle, GetBundleRequest};
@@ -79,7 +79,9 @@ async fn an_isolated_replica_serves_valid_tokens_until_max_staleness_and_then_re
         }
     })
     .await;
-    eprintln!("the short token ended after {ended:?}, reads were refused after {after:?}");
+    say(&format!(
+        "the short token ended after {ended:?}, reads were refused after {after:?}"
+    ));
 }
 
 async fn read(cluster: &Cluster, replica: usize) -> Result<Bundle, Status> {

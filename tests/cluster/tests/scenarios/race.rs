@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use evermint_cluster_tests::{Cluster, Idp, Mints, Options, Refreshing, TTL_FOR_EVER};
+use evermint_cluster_tests::{Cluster, Idp, Mints, Options, Refreshing, TTL_FOR_EVER, say};
 use evermint_proto::v1::Verdict;
 use futures::future::join_all;
 
@@ -64,5 +64,7 @@ async fn the_race_that_others_lose() {
     let presentations = history.presentations();
     let twice: Vec<_> = presentations.iter().filter(|(_, n)| **n != 1).collect();
     assert!(twice.is_empty(), "shown more than once: {twice:?}");
-    eprintln!("{GRANTS} of {GRANTS} grants alive after {mints} mints, each token shown once");
+    say(&format!(
+        "{GRANTS} of {GRANTS} grants alive after {mints} mints, each token shown once"
+    ));
 }
