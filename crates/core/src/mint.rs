@@ -56,6 +56,20 @@ pub struct Minted {
     pub lifetime: Option<Duration>,
     /// New material by name: a rotated refresh token.
     pub new_material: BTreeMap<String, Secret>,
+    /// The scopes that the issuer granted, if it says; those asked for otherwise
+    /// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
+    pub scopes: Option<Vec<String>>,
+}
+
+/// What a dry run of a refresh showed. Nothing of it is kept.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// Whether the token endpoint answers: in which words, or why not; `None` for a strategy that
+    /// has no endpoint of its own.
+    pub endpoint: Option<Result<String, Failure>>,
+    /// The mint that was thrown away; `None` if none was run: the strategy consumes its material,
+    /// or the endpoint cannot be reached.
+    pub mint: Option<Result<Minted, Failure>>,
 }
 
 /// A mint that did not succeed: what is safe to store and show.

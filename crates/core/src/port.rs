@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 
 use crate::command::{Answer, Command};
 use crate::id::{Position, ReplicaId, SessionId};
-use crate::mint::{Failure, MintOrder, Minted};
+use crate::mint::{Failure, MintOrder, Minted, Probed};
 use crate::record::Key;
 use crate::state::State;
 use crate::time::{Clocks, UnixMs};
@@ -94,6 +94,15 @@ pub trait Minter: Send + Sync + 'static {
     /// # Errors
     /// [`Failure`], safe to store and to show.
     async fn mint(&self, order: MintOrder) -> Result<Minted, Failure>;
+}
+
+/// Tries a refresh without using it up.
+#[async_trait]
+pub trait Prober: Send + Sync + 'static {
+    /// Asks the token endpoint for a sign of life and, where the strategy consumes no material,
+    /// runs one mint and throws it away. Needs no ticket: never sends what is for single use.
+    /// Returns at the latest when the order's fence has passed.
+    async fn probe(&self, order: MintOrder) -> Probed;
 }
 
 /// The clocks of this process.

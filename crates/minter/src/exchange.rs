@@ -40,5 +40,10 @@ pub(crate) async fn exchange(
         )
         .await
         .map_err(|no| judge.no_answer(no))?;
-    response::read(&answer, request.wanted).map_err(|why| judge.answer(&answer, why))
+    let mut tokens =
+        response::read(&answer, request.wanted).map_err(|why| judge.answer(&answer, why))?;
+    for scope in tokens.scopes.iter_mut().flatten() {
+        *scope = request.redactor.clean(scope);
+    }
+    Ok(tokens)
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::lifetime;
 use crate::transport::Answer;
 
+/// Most granted scopes that are told of one answer.
+const SCOPES_MAX: usize = 64;
+
 /// Which token of the answer is the one that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -29,6 +32,8 @@ pub(crate) struct Tokens {
     /// A refresh token; if none came, the old one stays good
     /// ([RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
     pub(crate) refresh_token: Option<Secret>,
+    /// The granted scopes, as the issuer words them.
+    pub(crate) scopes: Option<Vec<String>>,
 }
 
 /// Why an answer gives no token, in words that hold nothing of it.
@@ -50,6 +55,8 @@ struct Wire {
     refresh_token: Option<Secret>,
     #[serde(default)]
     expires_in: Value,
+    #[serde(default)]
+    scope: Value,
     #[serde(default)]
     error: Value,
 }
@@ -106,7 +113,27 @@ pub(crate) fn read(answer: &Answer, wanted: Wanted) -> Result<Tokens, Unusable> 
         token,
         lifetime,
         refresh_token: wire.refresh_token,
+        scopes: scopes(&wire.scope),
     })
+}
+
+/// The scopes in `scope`; some issuers part them by commas, or give a list.
+fn scopes(scope: &Value) -> Option<Vec<String>> {
+    let split = |text: &str| {
+        let scopes = text.split([' ', ',']).filter(|scope| !scope.is_empty());
+        scopes.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut scopes = match scope {
+        Value::String(text) => split(text),
+        Value::Array(list) => list
+            .iter()
+            .filter_map(Value::as_str)
+            .flat_map(split)
+            .collect(),
+        _ => return None,
+    };
+    scopes.truncate(SCOPES_MAX);
+    Some(scopes)
 }
 
 #[cfg(test)]

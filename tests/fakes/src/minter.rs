@@ -116,6 +116,7 @@ impl Minter for FakeMinter {
                         "refresh_token".to_owned(),
                         Secret::from(format!("rt-{n}")),
                     )]),
+                    scopes: None,
                 })
             }
             Script::Fail(failure) => Err(failure),

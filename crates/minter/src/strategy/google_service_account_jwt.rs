@@ -313,6 +313,7 @@ impl CredentialRefresher for GoogleServiceAccountJwt {
             extra_outputs: BTreeMap::new(),
             lifetime: tokens.lifetime,
             new_material: BTreeMap::new(),
+            scopes: tokens.scopes,
         })
     }
 }

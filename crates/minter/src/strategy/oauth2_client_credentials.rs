@@ -48,6 +48,7 @@ impl CredentialRefresher for OAuth2ClientCredentials {
             extra_outputs: BTreeMap::new(),
             lifetime: tokens.lifetime,
             new_material: BTreeMap::new(),
+            scopes: tokens.scopes,
         })
     }
 }

@@ -71,6 +71,7 @@ impl CredentialRefresher for OAuth2RefreshToken {
             extra_outputs: BTreeMap::new(),
             lifetime: tokens.lifetime,
             new_material: rotated.into_iter().collect(),
+            scopes: tokens.scopes,
         })
     }
 }
