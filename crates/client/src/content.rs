@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evermint_core::credential::Verdict;
+use evermint_core::environment::{Endpoint, Plain, Problem, Variable};
 use evermint_core::id::Generation;
 use evermint_core::secret::Secret;
 use evermint_core::time::UnixMs;
+use evermint_core::upstream::{Auth, Upstream};
 use evermint_proto::v1;
 
 /// A bundle without its generation: what its revision stands for.
@@ -16,6 +18,9 @@ pub(crate) struct Content {
     pub(crate) revision: String,
     pub(crate) routes: Vec<RouteContent>,
     pub(crate) credentials: Vec<CredentialContent>,
+    pub(crate) plain: Vec<Plain>,
+    pub(crate) environment_revision: u64,
+    pub(crate) problems: Vec<Problem>,
 }
 
 #[derive(Debug)]
@@ -26,6 +31,7 @@ pub(crate) struct RouteContent {
     pub(crate) config: BTreeMap<String, String>,
     pub(crate) model: String,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) upstream: Upstream,
     pub(crate) credential_key: String,
     pub(crate) slot: Slot,
 }
@@ -34,6 +40,8 @@ pub(crate) struct RouteContent {
 pub(crate) struct CredentialContent {
     pub(crate) provider: String,
     pub(crate) key: String,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) slot: Slot,
 }
 
@@ -64,6 +72,9 @@ impl From<v1::Bundle> for Content {
             revision: bundle.revision,
             routes: bundle.routes.into_iter().map(Into::into).collect(),
             credentials: bundle.credentials.into_iter().map(Into::into).collect(),
+            plain: bundle.plain.into_iter().map(plain).collect(),
+            environment_revision: bundle.environment_revision,
+            problems: bundle.problems.into_iter().map(problem).collect(),
         }
     }
 }
@@ -77,6 +88,13 @@ impl From<v1::ResolvedRoute> for RouteContent {
             config: route.config,
             model: route.model,
             timeout: (route.timeout_secs > 0).then(|| Duration::from_secs(route.timeout_secs)),
+            upstream: Upstream {
+                base_url: route.base_url,
+                protocols: route.protocols,
+                auth: auth(route.auth),
+                model_in_path: route.model_in_path,
+                request_path_override: route.request_path_override,
+            },
             credential_key: route.credential_key,
             slot: slot(route.token, route.unavailable),
         }
@@ -88,8 +106,58 @@ impl From<v1::BundleCredential> for CredentialContent {
         Self {
             provider: credential.provider,
             key: credential.key,
+            variables: credential.variables.into_iter().map(variable).collect(),
+            endpoints: credential
+                .endpoints
+                .into_iter()
+                .filter_map(endpoint)
+                .collect(),
             slot: slot(credential.token, credential.unavailable),
         }
+    }
+}
+
+fn auth(auth: Option<v1::Auth>) -> Auth {
+    match auth.and_then(|auth| auth.place) {
+        Some(v1::auth::Place::Header(header)) => Auth::Header {
+            name: header.name,
+            prefix: header.prefix,
+        },
+        Some(v1::auth::Place::Query(name)) => Auth::Query(name),
+        None => Auth::bearer(),
+    }
+}
+
+fn variable(variable: v1::SecretVariable) -> Variable {
+    Variable {
+        key: variable.key,
+        identity: variable.identity,
+        handle: Some(variable.handle).filter(|handle| !handle.is_empty()),
+    }
+}
+
+/// A place with a port that cannot be is no place.
+fn endpoint(endpoint: v1::EndpointBinding) -> Option<Endpoint> {
+    Some(Endpoint {
+        host: endpoint.host,
+        port: u16::try_from(endpoint.port).ok().filter(|port| *port > 0)?,
+        path: endpoint.path,
+    })
+}
+
+fn plain(plain: v1::PlainVariable) -> Plain {
+    Plain {
+        provider: plain.provider,
+        key: plain.key,
+        value: plain.value,
+    }
+}
+
+fn problem(problem: v1::Problem) -> Problem {
+    Problem {
+        provider: problem.provider,
+        key: problem.key,
+        cause: problem.cause,
     }
 }
 

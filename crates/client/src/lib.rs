@@ -65,6 +65,8 @@ pub use client::{Changes, Client};
 pub use clock::SystemClock;
 pub use content::Unavailable;
 pub use error::{Error, Refusal};
+pub use evermint_core::environment::{Endpoint, Plain, Problem, Variable};
+pub use evermint_core::upstream::Auth;
 pub use metrics::Metrics;
 pub use resolve::{Resolve, SystemResolver};
 pub use snapshot::{Credential, Route, Snapshot, Token, Unusable};

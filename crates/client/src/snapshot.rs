@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_core::environment::{Endpoint, Plain, Problem, Variable};
 use evermint_core::id::{Generation, Position};
 use evermint_core::port::Clock;
 use evermint_core::secret::Secret;
 use evermint_core::time::UnixMs;
+use evermint_core::upstream::Auth;
 
 use crate::cache::Held;
 use crate::content::{Content, CredentialContent, RouteContent, Slot, Unavailable};
@@ -107,6 +109,21 @@ impl Snapshot {
             .collect()
     }
 
+    /// The variables whose values are not secret.
+    pub fn plain(&self) -> &[Plain] {
+        self.content().map_or(&[], |c| &c.plain)
+    }
+
+    /// Changes if and only if the environment does, with its plain variables; 0 without a bundle.
+    pub fn environment_revision(&self) -> u64 {
+        self.content().map_or(0, |c| c.environment_revision)
+    }
+
+    /// What the cluster does not deliver, and why.
+    pub fn problems(&self) -> &[Problem] {
+        self.content().map_or(&[], |c| &c.problems)
+    }
+
     /// Time since the content was known to be the newest, by the cluster clock; `None` without a
     /// bundle.
     pub fn staleness(&self) -> Option<Duration> {
@@ -188,6 +205,32 @@ impl<'a> Route<'a> {
         self.content.timeout
     }
 
+    /// The upstream: an http(s) URL without a trailing slash, to which the path of a call is
+    /// appended; empty if nobody told the cluster.
+    pub fn base_url(self) -> &'a str {
+        &self.content.upstream.base_url
+    }
+
+    /// The APIs that the upstream speaks, such as `openai_chat_completions`; empty if unknown.
+    pub fn protocols(self) -> &'a [String] {
+        &self.content.upstream.protocols
+    }
+
+    /// How the token goes into a call.
+    pub fn auth(self) -> &'a Auth {
+        &self.content.upstream.auth
+    }
+
+    /// Whether the model stands in the path of a call, not in its body.
+    pub fn model_in_path(self) -> bool {
+        self.content.upstream.model_in_path
+    }
+
+    /// What replaces the path of every call.
+    pub fn request_path_override(self) -> Option<&'a str> {
+        self.content.upstream.request_path_override.as_deref()
+    }
+
     /// Its token, live or not.
     pub fn token(self) -> Token<'a> {
         Token {
@@ -220,6 +263,16 @@ impl<'a> Credential<'a> {
     /// Its key: the name of an environment variable.
     pub fn key(self) -> &'a str {
         &self.content.key
+    }
+
+    /// The variables that it fills, with or without a value.
+    pub fn variables(self) -> &'a [Variable] {
+        &self.content.variables
+    }
+
+    /// Where its values may be sent.
+    pub fn endpoints(self) -> &'a [Endpoint] {
+        &self.content.endpoints
     }
 
     /// Its token, live or not.
@@ -366,6 +419,7 @@ mod tests {
             key: key.to_owned(),
             token,
             unavailable,
+            ..v1::BundleCredential::default()
         };
         let bundle = v1::Bundle {
             generation: 7,

@@ -10,6 +10,7 @@ use evermint_core::bundle::Inputs;
 use evermint_core::credential::{Credential, Verdict};
 use evermint_core::id::{CredentialId, Position};
 use evermint_core::time::UnixMs;
+use evermint_core::upstream::upstream;
 use evermint_proto::v1;
 use evermint_seal::{Context, Keyring};
 use prost::Message as _;
@@ -185,6 +186,7 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
             None => (None, Some(unavailable(&NO_CREDENTIAL))),
         };
         let key = |id: &CredentialId| id.key.to_string();
+        let upstream = upstream(&input.provider);
         v1::ResolvedRoute {
             name: input.route.name.to_string(),
             provider: input.provider.name.to_string(),
@@ -199,6 +201,11 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
                 .unwrap_or_default(),
             token,
             unavailable,
+            base_url: upstream.base_url,
+            protocols: upstream.protocols,
+            auth: Some(show::auth(upstream.auth)),
+            model_in_path: upstream.model_in_path,
+            request_path_override: upstream.request_path_override,
         }
     });
     let credentials = inputs.credentials.iter().map(|input| {
@@ -208,6 +215,7 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
             key: input.credential.id.key.to_string(),
             token,
             unavailable,
+            ..v1::BundleCredential::default()
         }
     });
     v1::Bundle {
@@ -216,6 +224,7 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
         revision: String::new(),
         routes: routes.collect(),
         credentials: credentials.collect(),
+        ..v1::Bundle::default()
     }
 }
 

@@ -10,6 +10,7 @@ use evermint_core::settings::Settings;
 use evermint_core::state::State;
 use evermint_core::strategy::ReplayPolicy;
 use evermint_core::time::UnixMs;
+use evermint_core::upstream::Auth;
 use evermint_proto::v1;
 
 use crate::port::Role;
@@ -35,6 +36,14 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::Rotate => v1::Reason::Rotate,
         Reason::AfterDoubt => v1::Reason::AfterDoubt,
     }
+}
+
+pub(crate) fn auth(auth: Auth) -> v1::Auth {
+    let place = match auth {
+        Auth::Header { name, prefix } => v1::auth::Place::Header(v1::HeaderAuth { name, prefix }),
+        Auth::Query(name) => v1::auth::Place::Query(name),
+    };
+    v1::Auth { place: Some(place) }
 }
 
 pub(crate) fn role(role: Role) -> v1::Role {

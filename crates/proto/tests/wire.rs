@@ -33,6 +33,7 @@ fn bundle() -> v1::Bundle {
             token: Some(token()),
             ..Default::default()
         }],
+        ..v1::Bundle::default()
     }
 }
 

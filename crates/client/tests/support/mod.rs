@@ -390,7 +390,9 @@ pub fn bundle_until(generation: u64, value: &str, expires_at_ms: Option<u64>) ->
             key: "API_TOKEN".to_owned(),
             token: Some(token),
             unavailable: None,
+            ..v1::BundleCredential::default()
         }],
+        ..v1::Bundle::default()
     }
 }
 

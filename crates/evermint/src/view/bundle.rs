@@ -241,6 +241,7 @@ mod tests {
                     key: "TOKEN".into(),
                     token: Some(token),
                     unavailable: None,
+                    ..v1::BundleCredential::default()
                 },
                 v1::BundleCredential {
                     provider: "old".into(),
@@ -250,8 +251,10 @@ mod tests {
                         verdict: v1::Verdict::Expired as i32,
                         cause: "no value is left".into(),
                     }),
+                    ..v1::BundleCredential::default()
                 },
             ],
+            ..v1::Bundle::default()
         };
         Bundle::new(bundle, 12, NOW, reveal)
     }
