@@ -1,0 +1,8 @@
+//! Chaos: clusters of real `evermint serve` processes under seeded faults, and what was seen of
+//! them from outside.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | [`history`] | what was seen: every call, read, issuer request and fault, one line each |
+
+pub mod history;
