@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::credential::Credential;
-use crate::id::{CredentialId, Position, ProviderId, SandboxId, Workspace};
+use crate::id::{CredentialId, Position, ProfileId, ProviderId, SandboxId, Workspace};
+use crate::profile::CustomProfile;
 use crate::provider::{Provider, Route, Sandbox};
 use crate::record::Key;
 use crate::state::State;
@@ -30,6 +31,8 @@ pub struct RouteInput {
     pub route: Arc<Route>,
     /// Its provider.
     pub provider: Arc<Provider>,
+    /// The provider's profile, if it was imported; else it is a built-in one, or there is none.
+    pub profile: Option<Arc<CustomProfile>>,
     /// The credential that it uses: the one it names, or the provider's first.
     pub credential: Option<Arc<Credential>>,
 }
@@ -39,6 +42,8 @@ pub struct RouteInput {
 pub struct CredentialInput {
     /// Its provider.
     pub provider: Arc<Provider>,
+    /// The provider's profile, if it was imported; else it is a built-in one, or there is none.
+    pub profile: Option<Arc<CustomProfile>>,
     /// The credential.
     pub credential: Arc<Credential>,
 }
@@ -66,6 +71,7 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
             });
             Some(RouteInput {
                 route: route.clone(),
+                profile: custom_profile(state, &provider),
                 provider,
                 credential,
             })
@@ -79,10 +85,12 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
     let credentials: Vec<CredentialInput> = attached
         .iter()
         .flat_map(|provider| {
+            let profile = custom_profile(state, provider);
             state
                 .credentials_of(provider)
-                .map(|credential| CredentialInput {
+                .map(move |credential| CredentialInput {
                     provider: Arc::clone(provider),
+                    profile: profile.clone(),
                     credential: credential.clone(),
                 })
         })
@@ -91,11 +99,17 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
     let generation = std::iter::once(sandbox.touched)
         .chain(marks)
         .chain(attached.iter().map(|p| p.touched))
+        .chain(
+            attached
+                .iter()
+                .filter_map(|p| Some(custom_profile(state, p)?.touched)),
+        )
         .chain(credentials.iter().map(|c| c.credential.touched))
         .chain(routes.iter().flat_map(|r| {
             [r.route.touched, r.provider.touched]
                 .into_iter()
                 .chain(r.credential.iter().map(|c| c.touched))
+                .chain(r.profile.iter().map(|p| p.touched))
         }))
         .max()
         .unwrap_or_default();
@@ -108,6 +122,12 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
 }
 
 impl Inputs {
+    /// The providers of the routes, then the attached ones that have a credential.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        let of_routes = self.routes.iter().map(|r| &r.provider);
+        of_routes.chain(self.credentials.iter().map(|c| &c.provider))
+    }
+
     /// When the next of the values that are good at `now` ends.
     pub fn next_expiry(&self, now: UnixMs) -> Option<UnixMs> {
         let of_routes = self.routes.iter().filter_map(|r| r.credential.as_ref());
@@ -120,12 +140,21 @@ impl Inputs {
     }
 }
 
+fn custom_profile(state: &State, provider: &Provider) -> Option<Arc<CustomProfile>> {
+    if state.profiles.is_empty() {
+        return None;
+    }
+    let id = ProfileId::new(provider.kind.as_str()).ok()?;
+    state.custom_profile(&provider.workspace, &id).cloned()
+}
+
 /// What some entries touched, as far as bundles care.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affected {
     providers: BTreeSet<ProviderId>,
     workspaces: BTreeSet<Workspace>,
     sandboxes: BTreeSet<SandboxId>,
+    profiles: BTreeSet<ProfileId>,
 }
 
 impl Affected {
@@ -146,6 +175,9 @@ impl Affected {
                 Key::Sandbox(id) => {
                     affected.sandboxes.insert(*id);
                 }
+                Key::Profile(_, id) => {
+                    affected.profiles.insert(id.clone());
+                }
                 Key::Meta
                 | Key::DataKey(_)
                 | Key::Replica(_)
@@ -159,7 +191,17 @@ impl Affected {
 
     /// Whether no bundle can be concerned.
     pub fn is_empty(&self) -> bool {
-        self.providers.is_empty() && self.workspaces.is_empty() && self.sandboxes.is_empty()
+        self.providers.is_empty()
+            && self.workspaces.is_empty()
+            && self.sandboxes.is_empty()
+            && self.profiles.is_empty()
+    }
+
+    fn is_profile_of(&self, provider: &Provider) -> bool {
+        // Of another workspace's profile too: a bundle that is made anew for nothing is the same.
+        self.profiles
+            .iter()
+            .any(|id| id.as_str() == provider.kind.as_str())
     }
 
     /// Whether the bundle that was made of `inputs` may have changed.
@@ -175,5 +217,6 @@ impl Affected {
                 .routes
                 .iter()
                 .any(|r| self.providers.contains(&r.provider.id))
+            || inputs.providers().any(|p| self.is_profile_of(p))
     }
 }

@@ -123,6 +123,12 @@ name!(
     ProviderType, max 64, first |c| c.is_ascii_alphanumeric(), rest label,
     "ASCII letters and digits, then also '-', '_' and '.'"
 );
+name!(
+    /// A profile: the slug that providers name as their type.
+    ProfileId, max 64, first |c| c.is_ascii_lowercase() || c.is_ascii_digit(),
+    rest |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
+    "lower-case ASCII letters and digits, then also '-'"
+);
 
 impl Workspace {
     /// The workspace of requests that name none.

@@ -6,7 +6,8 @@
 //!
 //! Where to start: [`state::State`] says what is replicated, [`apply::apply`] how it changes,
 //! [`invariant`] what must hold after every step. [`refresh`] decides *when* a credential falls
-//! due, [`placement`] *who* owns it, [`bundle`] what a sandbox sees of it. [`port`] lists what
+//! due, [`placement`] *who* owns it, [`bundle`] what a sandbox sees of it. [`profile`] says what is
+//! known of a type of provider. [`port`] lists what
 //! the domain needs from outside.
 
 pub mod apply;
@@ -20,6 +21,7 @@ pub mod invariant;
 pub mod mint;
 pub mod placement;
 pub mod port;
+pub mod profile;
 pub mod provider;
 pub mod record;
 pub mod refresh;

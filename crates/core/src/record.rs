@@ -6,8 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{
-    CredentialId, Name, Position, ProviderId, ReplicaId, RequestId, SandboxId, ShardId, Workspace,
+    CredentialId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId, SandboxId, ShardId,
+    Workspace,
 };
+use crate::profile::Scope;
 use crate::secret::DataKeyId;
 
 /// The version of the records' format. A store with another one is refused.
@@ -30,6 +32,8 @@ pub enum Key {
     Sandbox(SandboxId),
     Audit(Position),
     Answer(RequestId),
+    /// A custom profile.
+    Profile(Scope, ProfileId),
 }
 
 impl Key {

@@ -15,10 +15,11 @@ use crate::audit::AuditRecord;
 use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
-    CredentialId, InstallationId, Name, Position, ProviderId, ReplicaId, RequestId, SandboxId,
-    ShardId, Workspace,
+    CredentialId, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId,
+    SandboxId, ShardId, Workspace,
 };
 use crate::placement::Assignment;
+use crate::profile::{CustomProfile, Scope};
 use crate::provider::{Provider, Route, Sandbox};
 use crate::record::{BadRecord, Key};
 use crate::secret::{DataKeyId, WrappedKey};
@@ -53,6 +54,8 @@ pub struct State {
     pub audit: OrdMap<Position, Arc<AuditRecord>>,
     /// Recent answers by request.
     pub answers: OrdMap<RequestId, Arc<Answer>>,
+    /// Imported profiles; the built-in ones are no state.
+    pub profiles: OrdMap<(Scope, ProfileId), Arc<CustomProfile>>,
 
     // Indices, derived from the maps above and never stored.
     pub(crate) provider_names: OrdMap<(Workspace, Name), ProviderId>,
@@ -136,6 +139,24 @@ impl State {
         self.sandboxes.get(id)
     }
 
+    /// The imported profile that counts for `id` in a workspace: its own, or the platform's.
+    pub fn custom_profile(
+        &self,
+        workspace: &Workspace,
+        id: &ProfileId,
+    ) -> Option<&Arc<CustomProfile>> {
+        [Scope::Workspace(workspace.clone()), Scope::Platform]
+            .into_iter()
+            .find_map(|scope| self.profiles.get(&(scope, id.clone())))
+    }
+
+    /// The imported profiles of one scope, by id.
+    pub fn profiles_in(&self, scope: Scope) -> impl Iterator<Item = &Arc<CustomProfile>> {
+        self.profiles
+            .values()
+            .filter(move |custom| custom.scope == scope)
+    }
+
     /// The credentials of one provider, in order of their keys.
     pub fn credentials_of(&self, provider: &Provider) -> impl Iterator<Item = &Arc<Credential>> {
         let id = provider.id;
@@ -174,6 +195,10 @@ impl State {
             Key::Sandbox(id) => self.sandboxes.get(id).map(|v| bytes(v.as_ref())),
             Key::Audit(position) => self.audit.get(position).map(|v| bytes(v.as_ref())),
             Key::Answer(id) => self.answers.get(id).map(|v| bytes(v.as_ref())),
+            Key::Profile(scope, id) => self
+                .profiles
+                .get(&(scope.clone(), id.clone()))
+                .map(|v| bytes(v.as_ref())),
         }
     }
 
@@ -195,6 +220,12 @@ impl State {
             .chain(self.sandboxes.keys().map(|id| Key::Sandbox(*id)))
             .chain(self.audit.keys().map(|p| Key::Audit(*p)))
             .chain(self.answers.keys().map(|id| Key::Answer(*id)))
+            .chain(
+                self.profiles
+                    .keys()
+                    .cloned()
+                    .map(|(scope, id)| Key::Profile(scope, id)),
+            )
     }
 
     /// Every record, in the order of its keys: what a snapshot consists of.
@@ -276,6 +307,11 @@ impl State {
                     let answer: Answer = read(&key, b)?;
                     state.answer_order.insert(answer.position, *id);
                     state.answers.insert(*id, Arc::new(answer));
+                }
+                Key::Profile(scope, id) => {
+                    state
+                        .profiles
+                        .insert((scope.clone(), id.clone()), Arc::new(read(&key, b)?));
                 }
             }
         }

@@ -1,0 +1,73 @@
+//! What a profile means for the environment of a sandbox: where each credential may be used, and
+//! which settings stand beside it.
+
+use std::collections::BTreeMap;
+
+use super::{Format, Profile, template};
+use crate::id::CredentialKey;
+
+/// Where a credential may be used: a host or pattern, one port, and a pattern for the path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Binding {
+    /// A host in lower case, or a pattern: `*` within a label, `**` for one or more labels.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// A pattern for the path; empty for any.
+    pub path: String,
+    /// Whether placeholders are replaced in request bodies.
+    pub body_rewrite: bool,
+}
+
+impl Profile {
+    /// What stands for a placeholder, among a provider's settings.
+    pub fn config_value<'a>(
+        &'a self,
+        config: &'a BTreeMap<String, String>,
+        name: &str,
+    ) -> Option<(&'a str, &'a Format)> {
+        let key = self.config.iter().find(|key| key.name == name)?;
+        Some((key.value(config)?, &key.format))
+    }
+
+    /// Where the credentials of a provider with these settings may be used, in order, each once.
+    /// An endpoint whose placeholders are not given, or not fit for a host, is left out: a
+    /// credential is then good for fewer places, never for more.
+    pub fn bindings(&self, config: &BTreeMap<String, String>) -> Vec<Binding> {
+        let mut bindings: Vec<Binding> = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| {
+                let host = template::fill(&endpoint.host, |name| self.config_value(config, name));
+                Some((endpoint, host.ok()?.to_ascii_lowercase()))
+            })
+            .flat_map(|(endpoint, host)| {
+                endpoint.ports.iter().map(move |port| Binding {
+                    host: host.trim_end_matches('.').to_owned(),
+                    port: *port,
+                    path: endpoint.path.clone(),
+                    body_rewrite: endpoint.body_rewrite,
+                })
+            })
+            .collect();
+        bindings.sort();
+        bindings.dedup();
+        bindings
+    }
+
+    /// The settings that sandboxes get in the clear, by the name of the environment variable.
+    pub fn environment(
+        &self,
+        config: &BTreeMap<String, String>,
+    ) -> BTreeMap<CredentialKey, String> {
+        self.config
+            .iter()
+            .filter_map(|key| Some((key, key.value(config)?)))
+            .flat_map(|(key, value)| {
+                key.env_vars
+                    .iter()
+                    .map(move |name| (name.clone(), value.to_owned()))
+            })
+            .collect()
+    }
+}
