@@ -5,44 +5,63 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The ways of minting that this build knows. The order is stored; append only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Strategy {
+/// Whether a mint may use up its material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spends {
+    Nothing,
+    Material,
+}
+
+/// One line for each strategy: its variant, its name, what a mint may use up, and what it is. The
+/// order is stored; append only.
+macro_rules! strategies {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $spends:ident, $about:literal;)+) => {
+        /// The ways of minting that this build knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Strategy {
+            $($(#[doc = $doc])+ #[serde(rename = $name)] $variant,)+
+        }
+
+        impl Strategy {
+            /// Every strategy.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            fn row(self) -> (&'static str, Spends, &'static str) {
+                match self {
+                    $(Self::$variant => ($name, Spends::$spends, $about),)+
+                }
+            }
+        }
+    };
+}
+
+strategies! {
     /// [RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6).
-    #[serde(rename = "oauth2-refresh-token")]
-    OAuth2RefreshToken,
+    OAuth2RefreshToken = "oauth2-refresh-token", Material,
+        "a refresh token, rotated or not (RFC 6749 section 6)";
     /// [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4).
-    #[serde(rename = "oauth2-client-credentials")]
-    OAuth2ClientCredentials,
-    /// A self-signed assertion for a Google service account,
+    OAuth2ClientCredentials = "oauth2-client-credentials", Nothing,
+        "a client that acts for itself (RFC 6749 section 4.4), Microsoft Entra included";
+    /// An assertion that a Google service account signs,
     /// [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
-    #[serde(rename = "google-service-account-jwt")]
-    GoogleServiceAccountJwt,
+    GoogleServiceAccountJwt = "google-service-account-jwt", Nothing,
+        "a Google service account, by its key file";
 }
 
 impl Strategy {
-    /// Every strategy.
-    pub const ALL: [Self; 3] = [
-        Self::OAuth2RefreshToken,
-        Self::OAuth2ClientCredentials,
-        Self::GoogleServiceAccountJwt,
-    ];
-
     /// The name that operators write.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OAuth2RefreshToken => "oauth2-refresh-token",
-            Self::OAuth2ClientCredentials => "oauth2-client-credentials",
-            Self::GoogleServiceAccountJwt => "google-service-account-jwt",
-        }
+        self.row().0
     }
 
     /// Whether a mint may use up its material, so that a lost answer can lose the grant.
     pub fn consumes_material(self) -> bool {
-        match self {
-            Self::OAuth2RefreshToken => true,
-            Self::OAuth2ClientCredentials | Self::GoogleServiceAccountJwt => false,
-        }
+        self.row().1 == Spends::Material
+    }
+
+    /// What it is, in one line.
+    pub fn about(self) -> &'static str {
+        self.row().2
     }
 }
 
@@ -54,9 +73,7 @@ impl fmt::Display for Strategy {
 
 /// A name that no strategy has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown strategy {0:?}; known are oauth2-refresh-token, oauth2-client-credentials and google-service-account-jwt"
-)]
+#[error("unknown strategy {0:?}; known are {known}", known = Strategy::ALL.map(Strategy::as_str).join(", "))]
 pub struct UnknownStrategy(pub String);
 
 impl FromStr for Strategy {

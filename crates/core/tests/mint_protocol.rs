@@ -327,11 +327,8 @@ fn a_grant_that_dies_after_a_doubt_names_the_lost_mint() {
 
 #[test]
 fn an_answer_that_was_lost_is_a_doubt_only_where_material_is_spent() {
-    for (strategy, doubt) in [
-        (Strategy::OAuth2RefreshToken, true),
-        (Strategy::OAuth2ClientCredentials, false),
-        (Strategy::GoogleServiceAccountJwt, false),
-    ] {
+    for strategy in Strategy::ALL {
+        let doubt = strategy == Strategy::OAuth2RefreshToken;
         let mut w = strict();
         w.configure(strategy, ReplayPolicy::Strict);
         w.done(w.claim(1));

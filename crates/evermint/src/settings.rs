@@ -225,6 +225,10 @@ settings! {
     /// if there is none, every endpoint that the other rules allow.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN,…", help_heading = "Issuers")]
     value issuers_allow_endpoints: Vec<EndpointPattern> = Vec::new();
+    /// Directories below which material may name token files (client_assertion_file and others);
+    /// if there is none, no file is read.
+    #[arg(long, value_delimiter = ',', value_name = "DIR,…", help_heading = "Issuers")]
+    value issuers_token_file_dirs: Vec<PathBuf> = Vec::new();
     /// Files with certificate authorities that are trusted beside the system's, in PEM.
     #[arg(long, value_delimiter = ',', value_name = "FILE,…", help_heading = "Issuers")]
     value issuers_ca_files: Vec<PathBuf> = Vec::new();

@@ -445,8 +445,8 @@ impl RefreshPolicy for WantMaterial {
     ) -> Vec<FieldProblem> {
         let (public, secret) = match config.strategy {
             Strategy::OAuth2RefreshToken => ("client_id", "refresh_token"),
-            Strategy::OAuth2ClientCredentials => ("client_id", "client_secret"),
             Strategy::GoogleServiceAccountJwt => ("client_email", "private_key"),
+            _ => ("client_id", "client_secret"),
         };
         let mut problems = Vec::new();
         let url = &config.token_url;

@@ -6,7 +6,7 @@
 //! made for it. What stands in the way between here and the issuer (proxies, firewalls, load
 //! balancers) answers too, and does not know the grant.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use evermint_core::mint::{Failure, FailureClass};
 use evermint_core::refresh::RETRY_AFTER_MAX_MS;
@@ -21,16 +21,17 @@ use crate::lifetime::http_date;
 use crate::redact::{Redactor, bounded};
 use crate::remedy::{Said, remedy};
 use crate::response::Unusable;
+use crate::skew::Skew;
+use crate::strategy::refresher;
 use crate::transport::{Answer, NoAnswer};
-
-/// A clock that is off by more may be why an assertion is refused.
-const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Judges the failures of one mint.
 #[derive(Debug)]
 pub(crate) struct Judge<'a> {
     pub(crate) strategy: Strategy,
     pub(crate) redactor: &'a Redactor,
+    /// Whether the request carried an assertion that was dated here.
+    pub(crate) dated: bool,
 }
 
 impl Judge<'_> {
@@ -68,12 +69,20 @@ impl Judge<'_> {
             _ => self.lost(),
         };
         let mut hint = remedy(class, self.strategy, &words.said).to_owned();
-        if words.said.code == "invalid_grant"
-            && self.strategy == Strategy::GoogleServiceAccountJwt
-            && let Some(skew) = skew(answer)
+        if self.dated
+            && matches!(
+                class,
+                FailureClass::GrantRefused | FailureClass::ConfigRefused
+            )
+            && matches!(
+                words.said.code.as_str(),
+                "invalid_grant" | "invalid_client" | "invalid_request"
+            )
+            && let Some(skew) = Skew::of(answer)
         {
+            // The next assertion is dated by the issuer's clock.
             class = FailureClass::Transient;
-            hint = format!("{skew}: set this replica's clock (NTP)");
+            hint = format!("{skew}: set it (NTP)");
         }
         let cause = match (status, why) {
             (300..=399, _) => format!(
@@ -94,13 +103,7 @@ impl Judge<'_> {
             | "refresh_token_reused"
             | "interaction_required"
             | "login_required"
-            | "consent_required" => Some(match self.strategy {
-                Strategy::OAuth2RefreshToken | Strategy::GoogleServiceAccountJwt => {
-                    FailureClass::GrantRefused
-                }
-                // There is no grant beside the client itself.
-                Strategy::OAuth2ClientCredentials => FailureClass::ConfigRefused,
-            }),
+            | "consent_required" => Some(refresher(self.strategy).grant().refused),
             "invalid_client"
             | "unauthorized_client"
             | "unsupported_grant_type"
@@ -256,23 +259,6 @@ fn pause(answer: &Answer) -> Option<Duration> {
     let now = answer.date().unwrap_or(answer.received_at);
     let until = http_date(text)?;
     Some(until.duration_since(now).unwrap_or(Duration::ZERO))
-}
-
-/// How far this replica's clock is off, in words, if it is far.
-fn skew(answer: &Answer) -> Option<String> {
-    let (ours, theirs) = (answer.received_at, answer.date()?);
-    let off = |a: SystemTime, b: SystemTime| a.duration_since(b).ok().filter(|d| *d > SKEW_MAX);
-    match (off(ours, theirs), off(theirs, ours)) {
-        (Some(ahead), _) => Some(format!(
-            "this clock is {} s ahead of the issuer's",
-            ahead.as_secs()
-        )),
-        (_, Some(behind)) => Some(format!(
-            "this clock is {} s behind the issuer's",
-            behind.as_secs()
-        )),
-        (None, None) => None,
-    }
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> &str {

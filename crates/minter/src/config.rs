@@ -1,5 +1,6 @@
 //! What an operator decides about requests to issuers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub struct Config {
     /// `idp.example.com:8443`) or URL prefixes (`https://idp.example.com/realms/prod/`). Empty:
     /// every endpoint that the other rules allow.
     pub allow_endpoints: Vec<EndpointPattern>,
+    /// Directories below which material may name token files, such as
+    /// `/var/run/secrets/tokens`. Empty: none.
+    pub token_file_dirs: Vec<PathBuf>,
     /// Certificate authorities that are trusted beside the system's: PEM texts.
     pub ca_certificates: Vec<String>,
     /// The longest time for name, connection and TLS, in milliseconds.
@@ -44,6 +48,7 @@ impl Default for Config {
             allow_loopback: false,
             allow_networks: Vec::new(),
             allow_endpoints: Vec::new(),
+            token_file_dirs: Vec::new(),
             ca_certificates: Vec::new(),
             connect_timeout_ms: 5_000,
             concurrency: 16,

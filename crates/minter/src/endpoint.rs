@@ -43,6 +43,12 @@ impl EndpointRules {
         }
     }
 
+    /// Whether somebody named this endpoint among the allowed ones.
+    pub(crate) fn is_listed(&self, text: &str) -> bool {
+        self.check(text)
+            .is_ok_and(|endpoint| self.patterns.iter().any(|p| p.matches(&endpoint.url)))
+    }
+
     /// Parses a token endpoint. Names are checked once more when they are resolved.
     pub(crate) fn check(&self, text: &str) -> Result<Endpoint, EndpointRefused> {
         let refuse = |why: String| Err(EndpointRefused(why));

@@ -1,16 +1,26 @@
 //! One token request and its answer: what all OAuth 2.0 strategies share.
 
-use evermint_core::mint::{Failure, MintOrder};
+use std::sync::Arc;
+
+use evermint_core::mint::{Failure, Fence};
 use http::HeaderValue;
+use http::header::AUTHORIZATION;
 
 use crate::classify::Judge;
 use crate::form::Form;
+use crate::outside::Setup;
 use crate::redact::Redactor;
 use crate::response::{self, Tokens, Wanted};
-use crate::transport::Transport;
+use crate::skew::Skew;
+use crate::transport::{Answer, Outgoing};
+
+/// The grant type of [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
+pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// A token request, ready to go.
 pub(crate) struct Request {
+    /// Where.
+    pub(crate) url: String,
     /// Its body.
     pub(crate) form: Form,
     /// The client's word for itself, if it goes into the header.
@@ -19,31 +29,48 @@ pub(crate) struct Request {
     pub(crate) redactor: Redactor,
     /// What the answer is to hold.
     pub(crate) wanted: Wanted,
+    /// Whether it carries an assertion that was dated and signed here.
+    pub(crate) dated: bool,
 }
 
-/// Sends the request under the order's fence and reads the answer.
+/// Sends the request and reads the answer.
 pub(crate) async fn exchange(
-    order: &MintOrder,
-    transport: &Transport,
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
     request: Request,
 ) -> Result<Tokens, Failure> {
     let judge = Judge {
-        strategy: order.config.strategy,
+        strategy: setup.config.strategy,
         redactor: &request.redactor,
+        dated: request.dated,
     };
-    let answer = transport
-        .post(
-            &order.fence,
-            &order.config.token_url,
-            request.form,
-            request.authorization,
-        )
-        .await
-        .map_err(|no| judge.no_answer(no))?;
+    let url = request.url;
+    let mut outgoing = Outgoing::form(url.as_str(), request.form);
+    if let Some(authorization) = request.authorization {
+        outgoing = outgoing.header(AUTHORIZATION, authorization);
+    }
+    let answer = send(setup, fence, &judge, &url, outgoing).await?;
     let mut tokens =
         response::read(&answer, request.wanted).map_err(|why| judge.answer(&answer, why))?;
     for scope in tokens.scopes.iter_mut().flatten() {
         *scope = request.redactor.clean(scope);
     }
     Ok(tokens)
+}
+
+/// Sends a request and gives its answer, whatever it says; from a refusal of a dated assertion
+/// the clock of the issuer is learnt.
+pub(crate) async fn send(
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
+    judge: &Judge<'_>,
+    url: &str,
+    outgoing: Outgoing,
+) -> Result<Answer, Failure> {
+    let sent = setup.outside.transport.send(fence, outgoing).await;
+    let answer = sent.map_err(|no| judge.no_answer(no))?;
+    if judge.dated && answer.status.is_client_error() {
+        setup.outside.skews.learn(url, Skew::of(&answer));
+    }
+    Ok(answer)
 }

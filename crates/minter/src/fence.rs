@@ -77,7 +77,7 @@ impl SendRight {
     const REVOKED: u8 = 2;
 
     /// Takes the right. `false`: it was revoked, or taken before; nothing may be sent.
-    fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.set(Self::TAKEN)
     }
 

@@ -11,6 +11,7 @@
 //! [`CredentialRefresher`].
 
 mod address;
+mod assertion;
 mod breaker;
 mod classify;
 mod clock;
@@ -23,11 +24,14 @@ mod gate;
 mod lifetime;
 mod material;
 mod minter;
+mod outside;
 mod redact;
 mod remedy;
 mod resolver;
 mod response;
+mod skew;
 pub mod strategy;
+mod token_file;
 mod transport;
 
 pub use address::Network;
@@ -35,10 +39,15 @@ pub use clock::SystemClock;
 pub use config::Config;
 pub use endpoint::{EndpointPattern, EndpointRefused};
 pub use form::Form;
-pub use material::{FieldError, MATERIAL_MAX, Material, MaterialField, MaterialSchema};
+pub use material::{
+    FieldError, Format, MATERIAL_MAX, Material, MaterialField, MaterialSchema, Need,
+};
 pub use minter::HttpMinter;
-pub use strategy::{CredentialRefresher, refresher};
-pub use transport::{ANSWER_MAX, Answer, NoAnswer, Transport};
+pub use outside::{Outside, Setup};
+pub use skew::{Skew, Skews};
+pub use strategy::{CredentialRefresher, Grant, refresher};
+pub use token_file::TokenFiles;
+pub use transport::{ANSWER_MAX, Answer, NoAnswer, Outgoing, Transport};
 
 /// Why a minter cannot be made: the configuration has to be corrected.
 #[derive(Debug, thiserror::Error)]

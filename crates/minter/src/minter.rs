@@ -9,10 +9,10 @@ use evermint_core::port::Minter;
 use evermint_core::secret::Secret;
 
 use crate::config::Config;
-use crate::material::FieldError;
+use crate::material::{FieldError, Material};
+use crate::outside::{Outside, Setup};
 use crate::strategy::refresher;
-use crate::transport::Transport;
-use crate::{Error, material};
+use crate::{Error, material, strategy};
 
 /// Scopes that one refresh may ask for.
 const SCOPES_MAX: usize = 64;
@@ -20,7 +20,7 @@ const SCOPES_MAX: usize = 64;
 /// Mints over HTTP, with the strategy that the order names.
 #[derive(Debug)]
 pub struct HttpMinter {
-    transport: Transport,
+    outside: Outside,
 }
 
 impl HttpMinter {
@@ -30,7 +30,7 @@ impl HttpMinter {
     /// [`Error`] names the setting that cannot be.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
-            transport: Transport::new(config)?,
+            outside: Outside::new(config)?,
         })
     }
 
@@ -41,10 +41,8 @@ impl HttpMinter {
         config: &RefreshConfig,
         secrets: &BTreeMap<String, Secret>,
     ) -> Vec<FieldError> {
+        let setup = self.setup(config, secrets);
         let mut errors = Vec::new();
-        if let Err(refused) = self.transport.check_endpoint(&config.token_url) {
-            errors.push(FieldError::new("token_url", refused.to_string()));
-        }
         if config.scopes.len() > SCOPES_MAX {
             let problem = format!("are more than {SCOPES_MAX}");
             errors.push(FieldError::new("scopes", problem));
@@ -54,10 +52,20 @@ impl HttpMinter {
                 errors.push(FieldError::new("scopes", problem));
             }
         }
-        let refresher = refresher(config.strategy);
-        errors.extend(refresher.validate(&config.material, secrets));
-        errors.extend(refresher.validate_config(config, secrets));
+        errors.extend(strategy::validate(&setup));
         errors
+    }
+
+    fn setup<'a>(
+        &'a self,
+        config: &'a RefreshConfig,
+        secrets: &'a BTreeMap<String, Secret>,
+    ) -> Setup<'a> {
+        Setup {
+            config,
+            material: Material::new(&config.material, secrets),
+            outside: &self.outside,
+        }
     }
 }
 
@@ -76,8 +84,10 @@ fn check_scope(scope: &str) -> Result<(), String> {
 #[async_trait]
 impl Minter for HttpMinter {
     async fn mint(&self, order: MintOrder) -> Result<Minted, Failure> {
+        let setup = self.setup(&order.config, &order.secrets);
         let refresher = refresher(order.config.strategy);
-        refresher.refresh(&order, &self.transport).await
+        setup.material.check_presence(refresher.schema())?;
+        refresher.refresh(&setup, &order.fence).await
     }
 }
 
@@ -109,10 +119,10 @@ mod tests {
         assert_eq!(
             fields,
             [
+                "scopes",
+                "scopes",
+                "scopes",
                 "token_url",
-                "scopes",
-                "scopes",
-                "scopes",
                 "client_idd",
                 "client_id",
                 "refresh_token"

@@ -3,6 +3,8 @@
 use evermint_core::mint::FailureClass;
 use evermint_core::strategy::Strategy;
 
+use crate::strategy::refresher;
+
 /// What an issuer said of a failure, as far as it helps to find a remedy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -23,25 +25,13 @@ pub(crate) fn remedy(class: FailureClass, strategy: Strategy, said: &Said) -> &'
         return "Google's session control ended the session: authorize again, or exempt the app in the Workspace admin console (Google Cloud session control)";
     }
     match class {
-        FailureClass::GrantRefused => grant(strategy),
+        FailureClass::GrantRefused => refresher(strategy).grant().remedy,
         FailureClass::ConfigRefused => config(&said.code),
         FailureClass::UnknownRefusal => {
             "check the token endpoint and the client's registration at the issuer"
         }
         FailureClass::Throttled => "wait; if it lasts, ask the issuer for a higher limit",
         FailureClass::Unsent | FailureClass::Transient | FailureClass::Unclear => "",
-    }
-}
-
-fn grant(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::OAuth2RefreshToken => {
-            "the refresh token is expired, revoked or was used elsewhere: authorize again and configure the refresh with the new token; make sure that nothing else uses it"
-        }
-        Strategy::GoogleServiceAccountJwt => {
-            "check that the service account exists and is enabled, that its key was not deleted, and, for a subject, that domain-wide delegation covers these scopes"
-        }
-        Strategy::OAuth2ClientCredentials => "check the client's registration at the issuer",
     }
 }
 

@@ -1,8 +1,10 @@
 //! Reads the answer to a token request,
 //! [RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use evermint_core::mint::Minted;
 use evermint_core::secret::Secret;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -34,6 +36,19 @@ pub(crate) struct Tokens {
     pub(crate) refresh_token: Option<Secret>,
     /// The granted scopes, as the issuer words them.
     pub(crate) scopes: Option<Vec<String>>,
+}
+
+impl Tokens {
+    /// The token, with its lifetime and nothing else.
+    pub(crate) fn minted(self) -> Minted {
+        Minted {
+            token: self.token,
+            extra_outputs: BTreeMap::new(),
+            lifetime: self.lifetime,
+            new_material: BTreeMap::new(),
+            scopes: self.scopes,
+        }
+    }
 }
 
 /// Why an answer gives no token, in words that hold nothing of it.

@@ -13,9 +13,10 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use evermint_core::mint::Fence;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::redirect::Policy;
 use zeroize::Zeroizing;
 
@@ -37,6 +38,61 @@ pub struct Transport {
     rules: EndpointRules,
     gates: Gates,
 }
+
+/// A request, ready to go.
+pub struct Outgoing {
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+}
+
+impl Outgoing {
+    /// A request without a body. Unlike a body, it counts as sent before it is written.
+    pub fn bare(method: Method, url: impl Into<String>) -> Self {
+        Self {
+            method,
+            url: url.into(),
+            headers: HeaderMap::from_iter([(ACCEPT, JSON)]),
+            body: None,
+        }
+    }
+
+    /// Posts a form.
+    pub fn form(url: impl Into<String>, form: Form) -> Self {
+        const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+        Self::bare(Method::POST, url)
+            .header(CONTENT_TYPE, FORM)
+            .body(form.into_bytes())
+    }
+
+    /// Posts JSON.
+    pub fn json(url: impl Into<String>, body: &serde_json::Value) -> Self {
+        let bytes = Zeroizing::new(body.to_string().into_bytes());
+        Self::bare(Method::POST, url)
+            .header(CONTENT_TYPE, JSON)
+            .body(Bytes::from_owner(bytes))
+    }
+
+    /// The same with this header field, in place of another of that name.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    fn body(mut self, body: Bytes) -> Self {
+        self.body = Some(body);
+        self
+    }
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outgoing({})", self.method)
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A whole answer.
 pub struct Answer {
@@ -147,18 +203,21 @@ impl Transport {
         self.rules.check(url).map(|_| ())
     }
 
-    /// Posts a form, at most once and at the latest until the fence passes.
+    /// Whether a token endpoint is among the allowed ones because somebody named it.
+    pub(crate) fn is_listed(&self, url: &str) -> bool {
+        self.rules.is_listed(url)
+    }
+
+    /// Sends a request, at most once and at the latest until the fence passes.
     ///
     /// # Errors
     /// [`NoAnswer`].
-    pub async fn post(
+    pub async fn send(
         &self,
         fence: &Arc<dyn Fence>,
-        url: &str,
-        form: Form,
-        authorization: Option<HeaderValue>,
+        request: Outgoing,
     ) -> Result<Answer, NoAnswer> {
-        let endpoint = self.rules.check(url).map_err(NoAnswer::Refused)?;
+        let endpoint = self.rules.check(&request.url).map_err(NoAnswer::Refused)?;
         let issuer = endpoint.authority.clone();
         let gate = self.gates.of(&issuer);
         // Whoever waits for longer has too little time left for the answer, and a single-use
@@ -176,8 +235,7 @@ impl Transport {
 
         let right = Arc::new(SendRight::default());
         let revoke = RevokeOnDrop(Arc::clone(&right));
-        let body = FencedBody::new(form.into_bytes(), Arc::clone(fence), Arc::clone(&right));
-        let exchange = self.exchange(endpoint, body, authorization);
+        let exchange = self.exchange(endpoint, request, fence, &right);
         let ended = fenced(&**fence, exchange).await;
         drop(revoke);
         let is_unsent = right.revoke();
@@ -209,18 +267,24 @@ impl Transport {
     async fn exchange(
         &self,
         endpoint: Endpoint,
-        body: FencedBody,
-        authorization: Option<HeaderValue>,
+        request: Outgoing,
+        fence: &Arc<dyn Fence>,
+        right: &Arc<SendRight>,
     ) -> Result<Answer, reqwest::Error> {
-        let mut request = self
-            .client
-            .post(endpoint.url)
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let mut response = request.body(reqwest::Body::wrap(body)).send().await?;
+        let headers = request.headers;
+        let wire = self.client.request(request.method, endpoint.url);
+        let wire = match request.body {
+            Some(body) => {
+                let body = FencedBody::new(body, Arc::clone(fence), Arc::clone(right));
+                wire.body(reqwest::Body::wrap(body))
+            }
+            // Nobody pulls a body that is not there: it counts as sent from here on.
+            None => {
+                right.take();
+                wire
+            }
+        };
+        let mut response = wire.headers(headers).send().await?;
         let mut body = Some(Zeroizing::new(Vec::with_capacity(expected(&response))));
         while let Some(chunk) = response.chunk().await? {
             body = body.take().and_then(|mut body| {
@@ -356,7 +420,8 @@ mod tests {
         let fence: Arc<dyn Fence> = Arc::new(Endless);
         let url = format!("https://idp.example:{}/token", address.port());
         let form = Form::new("client_credentials");
-        let sent = transport.unwrap().post(&fence, &url, form, None).await;
+        let request = Outgoing::form(url, form);
+        let sent = transport.unwrap().send(&fence, request).await;
         let NoAnswer::Unsent { cause, .. } = sent.unwrap_err() else {
             panic!("nothing may be sent");
         };

@@ -20,7 +20,6 @@ use evermint_core::mint::{Failure, FailureClass, MintOrder};
 use evermint_core::port::Minter;
 use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
-use evermint_minter::refresher;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
 use support::{Issuer, Reply, Seen, json as reply, minter, order, refresh_order};
@@ -382,8 +381,11 @@ fn material_is_checked_when_it_is_configured() {
         ),
     ];
     for (strategy, public, secret, fields) in cases {
-        let order = order(strategy, "", public, secret);
-        let errors = refresher(strategy).validate(&order.config.material, &order.secrets);
+        let mut order = order(strategy, "https://idp.example/token", public, secret);
+        if strategy == Strategy::GoogleServiceAccountJwt {
+            order.config.scopes = vec!["a".to_owned()];
+        }
+        let errors = minter(|_| ()).validate(&order.config, &order.secrets);
         let got: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(got, fields, "{strategy} {public:?}: {errors:?}");
     }

@@ -12,7 +12,6 @@ use evermint_core::id::{
 };
 use evermint_core::port::ProposeError;
 use evermint_core::secret::{DataKeyId, WrappedKey};
-use evermint_core::strategy::Strategy;
 use evermint_core::time::UnixMs;
 
 use crate::consensus::Entry;
@@ -121,14 +120,11 @@ impl World {
     /// Configures a refresh with a new grant.
     pub(crate) fn configure(&mut self, index: usize) -> Command {
         let grant = self.config.credentials[index];
-        let material = match grant.strategy {
-            Strategy::OAuth2RefreshToken => {
-                let token = self.issuer.authorize(grant.replay).text();
-                BTreeMap::from([("refresh_token".to_owned(), sealed(token))])
-            }
-            Strategy::OAuth2ClientCredentials | Strategy::GoogleServiceAccountJwt => {
-                BTreeMap::new()
-            }
+        let material = if grant.strategy.consumes_material() {
+            let token = self.issuer.authorize(grant.replay).text();
+            BTreeMap::from([("refresh_token".to_owned(), sealed(token))])
+        } else {
+            BTreeMap::new()
         };
         Command::ConfigureRefresh {
             credential: self.ids[index].clone(),

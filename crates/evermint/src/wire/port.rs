@@ -27,10 +27,8 @@ pub(super) struct Policy(pub(super) Arc<HttpMinter>);
 
 impl RefreshPolicy for Policy {
     fn is_secret(&self, strategy: Strategy, material: &str) -> bool {
-        let fields = refresher(strategy).schema().fields;
-        fields
-            .iter()
-            .any(|field| field.secret && field.name == material)
+        let mut fields = refresher(strategy).schema().fields();
+        fields.any(|field| field.secret && field.name == material)
     }
 
     fn check(

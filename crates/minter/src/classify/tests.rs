@@ -29,6 +29,7 @@ fn judge(strategy: Strategy, answer: &Answer) -> Failure {
     let judge = Judge {
         strategy,
         redactor: &redactor,
+        dated: strategy == GoogleServiceAccountJwt,
     };
     judge.answer(answer, why)
 }
@@ -162,6 +163,7 @@ fn no_answer_is_unsent_or_lost() {
         let judge = Judge {
             strategy,
             redactor: &redactor,
+            dated: false,
         };
         let unsent = judge.no_answer(NoAnswer::Unsent {
             cause: "no route".to_owned(),
@@ -337,6 +339,7 @@ fn every_text_is_bounded() {
     let judge = Judge {
         strategy: OAuth2RefreshToken,
         redactor: &redactor,
+        dated: false,
     };
     let cause = "x".repeat(10_000);
     let failure = judge.no_answer(NoAnswer::Lost { cause });

@@ -1,104 +1,262 @@
-//! How an OAuth 2.0 client proves who it is,
-//! [RFC 6749 §2.3](https://www.rfc-editor.org/rfc/rfc6749#section-2.3).
+//! How an OAuth 2.0 client proves who it is: with a secret
+//! ([RFC 6749 §2.3](https://www.rfc-editor.org/rfc/rfc6749#section-2.3)), with an assertion that it
+//! signs or that somebody keeps for it in a file
+//! ([RFC 7523 §2.2](https://www.rfc-editor.org/rfc/rfc7523#section-2.2)), or not at all. The one
+//! place for all strategies that speak OAuth 2.0.
 
-use evermint_core::mint::{Failure, MintOrder};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermint_core::mint::{Failure, Fence};
+use evermint_core::secret::Secret;
 use http::HeaderValue;
 use url::form_urlencoded::byte_serialize;
 
+use super::entra;
+use crate::assertion::{ALGORITHMS, Claims, Signer, certificate_of};
 use crate::exchange::Request;
 use crate::form::{Form, basic};
-use crate::material::{FieldError, Material, MaterialField, line};
+use crate::material::{FieldError, Format, Material, MaterialField, bad_material};
+use crate::outside::Setup;
 use crate::redact::Redactor;
 use crate::response::Wanted;
 
-/// The ways that `client_auth` may name.
-const WAYS: [&str; 2] = ["client_secret_post", "client_secret_basic"];
+const POST: &str = "client_secret_post";
+const BASIC: &str = "client_secret_basic";
+const KEY_JWT: &str = "private_key_jwt";
 
-pub(crate) const CLIENT_ID: MaterialField = MaterialField {
-    name: "client_id",
-    required: true,
-    secret: false,
-    about: "the client's id, as registered at the issuer",
-    check: line,
-};
+const ID: &str = "client_id";
+const SECRET: &str = "client_secret";
+const AUTH: &str = "client_auth";
+const KEY: &str = "client_private_key";
+const KEY_ID: &str = "client_key_id";
+const ALGORITHM: &str = "client_key_algorithm";
+const CERTIFICATE: &str = "client_certificate";
+const FILE: &str = "client_assertion_file";
+const ASSERTION_AUDIENCE: &str = "client_assertion_audience";
 
-pub(crate) const CLIENT_AUTH: MaterialField = MaterialField {
-    name: "client_auth",
-    required: false,
-    secret: false,
-    about: "how the client secret travels: client_secret_post (the default) or client_secret_basic",
-    check: |text| match WAYS.contains(&text) {
-        true => Ok(()),
-        false => Err(format!("must be {}", WAYS.join(" or "))),
-    },
-};
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-pub(crate) const AUDIENCE: MaterialField = MaterialField {
-    name: "audience",
-    required: false,
-    secret: false,
-    about: "for whom the token is, at issuers that ask for it (Auth0 and others)",
-    check: line,
-};
+/// The life of a client's assertion.
+const ASSERTION_LIFE: Duration = Duration::from_secs(300);
 
-pub(crate) const RESOURCE: MaterialField = MaterialField {
-    name: "resource",
-    required: false,
-    secret: false,
-    about: "the resource that the token is for (RFC 8707)",
-    check: line,
-};
+/// The client's id.
+pub(crate) const CLIENT_ID: MaterialField = MaterialField::public(
+    ID,
+    Format::Line,
+    "the client's id, as registered at the issuer",
+);
 
-/// `client_secret_basic` without a secret makes no sense.
-pub(crate) fn check_auth(material: &Material<'_>) -> Vec<FieldError> {
-    let is_idle = material.get("client_auth").is_some() && material.get("client_secret").is_none();
-    let problem = "needs a client_secret; a public client has none and needs no client_auth";
-    is_idle
-        .then(|| FieldError::new("client_auth", problem))
+/// How the client proves who it is.
+pub(crate) const AUTHENTICATION: &[MaterialField] = &[
+    MaterialField::secret(
+        SECRET,
+        Format::Line,
+        "the client's secret; a public client has none",
+    ),
+    MaterialField::secret(
+        KEY,
+        Format::Pem,
+        "the client's private key, for private_key_jwt",
+    )
+    .checked(|pem| Signer::new(pem).map(drop)),
+    MaterialField::public(
+        FILE,
+        Format::Path,
+        "a file on the replicas with an assertion that proves the client (workload identity)",
+    ),
+    MaterialField::public(
+        AUTH,
+        Format::OneOf(&[POST, BASIC, KEY_JWT]),
+        "how the client proves itself; client_secret_post unless a key is given",
+    ),
+    MaterialField::public(KEY_ID, Format::Line, "the id of the client's private key"),
+    MaterialField::public(
+        ALGORITHM,
+        Format::OneOf(ALGORITHMS),
+        "how assertions are signed; what goes with the key if not given",
+    ),
+    MaterialField::public(
+        CERTIFICATE,
+        Format::Pem,
+        "the certificate of the client's private key, for Microsoft Entra",
+    )
+    .checked(|pem| certificate_of(pem).map(drop)),
+    MaterialField::public(
+        ASSERTION_AUDIENCE,
+        Format::Line,
+        "for whom the client's assertion is; the token endpoint if not given",
+    ),
+];
+
+/// For whom the token is.
+pub(crate) const TARGET: &[MaterialField] = &[
+    MaterialField::public(
+        "audience",
+        Format::Line,
+        "for whom the token is, at issuers that ask for it (Auth0 and others)",
+    ),
+    MaterialField::public(
+        "resource",
+        Format::Line,
+        "the resource that the token is for (RFC 8707)",
+    ),
+];
+
+/// Checks which pieces of a client's proof need, and which exclude, each other.
+pub(crate) fn check(setup: &Setup<'_>) -> Vec<FieldError> {
+    let material = &setup.material;
+    let mut errors = Vec::new();
+    let proofs: Vec<_> = [SECRET, KEY, FILE]
         .into_iter()
-        .collect()
+        .filter(|name| material.has(name))
+        .collect();
+    if proofs.len() > 1 {
+        let problem = format!("excludes {}: give one of them", proofs[1..].join(" and "));
+        errors.push(FieldError::new(proofs[0], problem));
+    }
+    match material.get(AUTH) {
+        Some(POST | BASIC) if !material.has(SECRET) => {
+            let problem =
+                "needs a client_secret; a public client has none and needs no client_auth";
+            errors.push(FieldError::new(AUTH, problem));
+        }
+        Some(KEY_JWT) if !material.has(KEY) => {
+            let problem = "needs a client_private_key";
+            errors.push(FieldError::new(AUTH, problem));
+        }
+        _ => {}
+    }
+    for name in [KEY_ID, ALGORITHM, CERTIFICATE, ASSERTION_AUDIENCE] {
+        if material.has(name) && !material.has(KEY) {
+            errors.push(FieldError::new(name, "needs a client_private_key"));
+        }
+    }
+    if material.has(ALGORITHM) && material.has(CERTIFICATE) {
+        let problem = "is PS256 with a client_certificate; leave it out";
+        errors.push(FieldError::new(ALGORITHM, problem));
+    }
+    // A key that is no key is named by its own check.
+    if material
+        .get(KEY)
+        .is_some_and(|pem| Signer::new(pem).is_ok())
+        && let Err((field, problem)) = signer(material)
+    {
+        errors.push(FieldError::new(field, problem));
+    }
+    if let Some(path) = material.get(FILE)
+        && let Err(problem) = setup.outside.token_files.check(path)
+    {
+        errors.push(FieldError::new(FILE, problem));
+    }
+    errors
+}
+
+/// A client that is the grant itself has to prove itself.
+pub(crate) fn check_proof(material: &Material<'_>) -> Option<FieldError> {
+    let is_bare = [SECRET, KEY, FILE].iter().all(|name| !material.has(name));
+    let problem =
+        "is missing; give it, or client_private_key for private_key_jwt, or client_assertion_file";
+    is_bare.then(|| FieldError::new(SECRET, problem))
 }
 
 /// Begins a request with what all grants of OAuth 2.0 share: grant type, client, scope, audience
 /// and resource.
-pub(crate) fn request(order: &MintOrder, grant_type: &str) -> Result<Request, Failure> {
-    let material = Material::new(&order.config.material, &order.secrets);
-    let mut redactor = Redactor::new(order.secrets.values());
-    let mut form = Form::new(grant_type);
-    let authorization = authenticate(&material, &mut form, &mut redactor)?;
-    if !order.config.scopes.is_empty() {
-        form.add("scope", order.config.scopes.join(" "));
-    }
-    form.add_some("audience", material.get("audience"));
-    form.add_some("resource", material.get("resource"));
-    Ok(Request {
-        form,
-        authorization,
-        redactor,
+///
+/// # Errors
+/// Material that went bad, or a token file that cannot be read.
+pub(crate) async fn request(
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
+    grant_type: &str,
+) -> Result<Request, Failure> {
+    let material = &setup.material;
+    let mut request = Request {
+        url: entra::token_url(setup),
+        form: Form::new(grant_type),
+        authorization: None,
+        redactor: Redactor::new(material.secrets()),
         wanted: Wanted::AccessToken,
-    })
+        dated: false,
+    };
+    authenticate(setup, fence, &mut request).await?;
+    if !setup.config.scopes.is_empty() {
+        request.form.add("scope", setup.config.scopes.join(" "));
+    }
+    request.form.add_some("audience", material.get("audience"));
+    request.form.add_some("resource", material.get("resource"));
+    Ok(request)
 }
 
-/// Puts the client's id, and its secret if it has one, where they belong.
-fn authenticate(
-    material: &Material<'_>,
-    form: &mut Form,
-    redactor: &mut Redactor,
-) -> Result<Option<HeaderValue>, Failure> {
-    let id = material.require("client_id")?;
-    let Some(secret) = material.secret("client_secret") else {
-        form.add("client_id", id);
-        return Ok(None);
+/// Puts the client's id, and its proof if it has one, where they belong.
+async fn authenticate(
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
+    request: &mut Request,
+) -> Result<(), Failure> {
+    let material = &setup.material;
+    let Some(id) = material.get(ID) else {
+        return Ok(());
     };
-    if material.get("client_auth") == Some("client_secret_basic") {
-        let header = basic(id, secret);
-        let mut pair: String = byte_serialize(id.as_bytes()).collect();
-        pair.push(':');
-        pair.extend(byte_serialize(secret.expose()));
-        redactor.add(pair.as_bytes());
-        return Ok(Some(header));
+    if let Some(secret) = material.secret(SECRET)
+        && material.get(AUTH) == Some(BASIC)
+    {
+        request.authorization = Some(header(id, secret, &mut request.redactor));
+        return Ok(());
     }
-    form.add("client_id", id);
-    form.add("client_secret", secret.expose());
-    Ok(None)
+    request.form.add(ID, id);
+    if let Some(secret) = material.secret(SECRET) {
+        request.form.add(SECRET, secret.expose());
+    } else if material.has(KEY) {
+        let signer = signer(material).map_err(|(field, p)| bad_material(field, &p))?;
+        let now = setup.outside.skews.now(&request.url);
+        let claims = Claims {
+            iss: id,
+            sub: Some(id),
+            aud: material.get(ASSERTION_AUDIENCE).unwrap_or(&request.url),
+            ..Claims::dated(now, ASSERTION_LIFE)
+        };
+        let assertion = signer.sign(&claims, KEY)?;
+        request.add_assertion(assertion.as_bytes());
+        request.dated = true;
+    } else if let Some(path) = material.get(FILE) {
+        let files = &setup.outside.token_files;
+        let assertion = files.read(&**fence, FILE, path).await?;
+        request.add_assertion(assertion.expose());
+    }
+    Ok(())
+}
+
+impl Request {
+    fn add_assertion(&mut self, assertion: &[u8]) {
+        self.redactor.add(assertion);
+        self.form.add("client_assertion_type", ASSERTION_TYPE);
+        self.form.add("client_assertion", assertion);
+    }
+}
+
+/// The header of `client_secret_basic`.
+fn header(id: &str, secret: &Secret, redactor: &mut Redactor) -> HeaderValue {
+    let mut pair: String = byte_serialize(id.as_bytes()).collect();
+    pair.push(':');
+    pair.extend(byte_serialize(secret.expose()));
+    redactor.add(pair.as_bytes());
+    basic(id, secret)
+}
+
+/// The client's signer; the error names the field at fault.
+fn signer(material: &Material<'_>) -> Result<Signer, (&'static str, String)> {
+    let pem = material.get(KEY).ok_or((KEY, "is missing".to_owned()))?;
+    let mut signer = Signer::new(pem)
+        .map_err(|problem| (KEY, problem))?
+        .key_id(material.get(KEY_ID));
+    if let Some(name) = material.get(ALGORITHM) {
+        signer = signer.algorithm(name).map_err(|p| (ALGORITHM, p))?;
+    }
+    match material.get(CERTIFICATE) {
+        Some(certificate) => signer
+            .certificate(certificate, pem)
+            .map_err(|problem| (CERTIFICATE, problem)),
+        None => Ok(signer),
+    }
 }

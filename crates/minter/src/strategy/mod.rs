@@ -3,18 +3,18 @@
 //! A strategy turns an order into one token request and the answer into a token. To add one, write
 //! its file, add it to [`Strategy`] and to [`refresher`].
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use evermint_core::credential::RefreshConfig;
-use evermint_core::mint::{Failure, MintOrder, Minted};
-use evermint_core::secret::Secret;
+use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::strategy::Strategy;
 
-use crate::material::{FieldError, Material, MaterialSchema};
-use crate::transport::Transport;
+use crate::material::{FieldError, MaterialSchema};
+use crate::outside::Setup;
 
 mod client;
+mod entra;
+mod google;
 mod google_service_account_jwt;
 mod oauth2_client_credentials;
 mod oauth2_refresh_token;
@@ -34,39 +34,50 @@ pub trait CredentialRefresher: Send + Sync {
     /// The material that it takes.
     fn schema(&self) -> &'static MaterialSchema;
 
-    /// Checks material when a refresh is configured: all problems at once, each with its field.
-    fn validate(
-        &self,
-        public: &BTreeMap<String, String>,
-        secret: &BTreeMap<String, Secret>,
-    ) -> Vec<FieldError> {
-        let material = Material::new(public, secret);
-        let mut errors = material.check(self.schema());
-        errors.extend(self.validate_together(&material));
-        errors
+    /// What it means if the issuer refuses the grant.
+    fn grant(&self) -> Grant;
+
+    /// The endpoints that a mint asks, each with the field that decides it.
+    fn endpoints(&self, setup: &Setup<'_>) -> Vec<(&'static str, String)> {
+        vec![("token_url", setup.config.token_url.clone())]
     }
 
-    /// What the fields do not tell one by one: which need, and which exclude, each other.
-    fn validate_together(&self, material: &Material<'_>) -> Vec<FieldError> {
-        let _ = material;
+    /// Checks what the fields do not tell one by one when a refresh is configured: which need, and
+    /// which exclude, each other, and the scopes.
+    fn check(&self, setup: &Setup<'_>) -> Vec<FieldError> {
+        let _ = setup;
         Vec::new()
     }
 
-    /// Checks what lies beside the material, such as scopes that the strategy cannot do without.
-    fn validate_config(
-        &self,
-        config: &RefreshConfig,
-        secret: &BTreeMap<String, Secret>,
-    ) -> Vec<FieldError> {
-        let _ = (config, secret);
-        Vec::new()
-    }
-
-    /// Runs one mint, at the latest until the order's fence passes.
+    /// Runs one mint, at the latest until the fence passes.
     ///
     /// # Errors
     /// [`Failure`], safe to store and to show.
-    async fn refresh(&self, order: &MintOrder, transport: &Transport) -> Result<Minted, Failure>;
+    async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure>;
+}
+
+/// What it means if an issuer refuses the grant (`invalid_grant`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// [`FailureClass::GrantRefused`], or [`FailureClass::ConfigRefused`] where there is no grant
+    /// beside the client itself.
+    pub refused: FailureClass,
+    /// What a person can do about it, in one line.
+    pub remedy: &'static str,
+}
+
+/// Checks a refresh: all problems at once, each with its field.
+pub(crate) fn validate(setup: &Setup<'_>) -> Vec<FieldError> {
+    let refresher = refresher(setup.config.strategy);
+    let mut errors = Vec::new();
+    for (field, url) in refresher.endpoints(setup) {
+        if let Err(refused) = setup.outside.transport.check_endpoint(&url) {
+            errors.push(FieldError::new(field, refused.to_string()));
+        }
+    }
+    errors.extend(setup.material.check(refresher.schema()));
+    errors.extend(refresher.check(setup));
+    errors
 }
 
 /// The implementation of a strategy.
@@ -88,9 +99,9 @@ mod tests {
         for strategy in Strategy::ALL {
             let schema = refresher(strategy).schema();
             assert_eq!(refresher(strategy).strategy(), strategy);
-            let names: BTreeSet<_> = schema.fields.iter().map(|field| field.name).collect();
-            assert_eq!(names.len(), schema.fields.len());
-            assert!(schema.fields.iter().all(|field| !field.about.is_empty()));
+            let names: BTreeSet<_> = schema.fields().map(|field| field.name).collect();
+            assert_eq!(names.len(), schema.fields().count());
+            assert!(schema.fields().all(|field| !field.about.is_empty()));
         }
     }
 }

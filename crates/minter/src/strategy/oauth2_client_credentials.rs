@@ -1,16 +1,16 @@
 //! `oauth2-client-credentials`: the client itself is the grant,
 //! [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4).
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use evermint_core::mint::{Failure, MintOrder, Minted};
+use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::strategy::Strategy;
 
-use super::{CredentialRefresher, client};
+use super::{CredentialRefresher, Grant, client, entra};
 use crate::exchange::exchange;
-use crate::material::{MaterialField, MaterialSchema, line};
-use crate::transport::Transport;
+use crate::material::{FieldError, MaterialSchema};
+use crate::outside::Setup;
 
 /// The strategy.
 #[derive(Clone, Copy, Debug)]
@@ -18,18 +18,11 @@ pub struct OAuth2ClientCredentials;
 
 const SCHEMA: MaterialSchema = MaterialSchema {
     strategy: Strategy::OAuth2ClientCredentials,
-    fields: &[
-        client::CLIENT_ID,
-        MaterialField {
-            name: "client_secret",
-            required: true,
-            secret: true,
-            about: "the client's secret",
-            check: line,
-        },
-        client::CLIENT_AUTH,
-        client::AUDIENCE,
-        client::RESOURCE,
+    parts: &[
+        &[client::CLIENT_ID.required()],
+        client::AUTHENTICATION,
+        entra::FIELDS,
+        client::TARGET,
     ],
 };
 
@@ -39,16 +32,28 @@ impl CredentialRefresher for OAuth2ClientCredentials {
         &SCHEMA
     }
 
-    async fn refresh(&self, order: &MintOrder, transport: &Transport) -> Result<Minted, Failure> {
-        let request = client::request(order, "client_credentials")?;
-        let tokens = exchange(order, transport, request).await?;
+    fn grant(&self) -> Grant {
+        Grant {
+            refused: FailureClass::ConfigRefused,
+            remedy: "check the client's registration at the issuer",
+        }
+    }
+
+    fn endpoints(&self, setup: &Setup<'_>) -> Vec<(&'static str, String)> {
+        entra::endpoints(setup)
+    }
+
+    fn check(&self, setup: &Setup<'_>) -> Vec<FieldError> {
+        let mut errors = client::check(setup);
+        errors.extend(client::check_proof(&setup.material));
+        errors.extend(entra::check(setup));
+        errors
+    }
+
+    async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
+        let request = client::request(setup, fence, "client_credentials").await?;
         // A refresh token must not come here (RFC 6749 §4.4.3); one that does is of no use.
-        Ok(Minted {
-            token: tokens.token,
-            extra_outputs: BTreeMap::new(),
-            lifetime: tokens.lifetime,
-            new_material: BTreeMap::new(),
-            scopes: tokens.scopes,
-        })
+        let tokens = exchange(setup, fence, request).await?;
+        Ok(tokens.minted())
     }
 }

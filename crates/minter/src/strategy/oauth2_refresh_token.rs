@@ -1,18 +1,17 @@
-//! `oauth2-refresh-token`: a person's grant, kept alive by its refresh token,
-//! [RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6). The issuer may hand out a new
-//! refresh token with every mint, and take a second use of the old one for theft
-//! ([RFC 9700 §4.14.2](https://www.rfc-editor.org/rfc/rfc9700#section-4.14.2)).
+//! `oauth2-refresh-token`: a grant that a person gave once, renewed with its refresh token,
+//! [RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6). An issuer that sends a new
+//! refresh token has replaced the old one; one that sends none has not.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use evermint_core::mint::{Failure, MintOrder, Minted};
+use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::strategy::Strategy;
 
-use super::{CredentialRefresher, client};
+use super::{CredentialRefresher, Grant, client, entra};
 use crate::exchange::exchange;
-use crate::material::{FieldError, Material, MaterialField, MaterialSchema, bad_material, line};
-use crate::transport::Transport;
+use crate::material::{FieldError, Format, MaterialField, MaterialSchema, bad_material};
+use crate::outside::Setup;
 
 /// The strategy.
 #[derive(Clone, Copy, Debug)]
@@ -22,25 +21,19 @@ const REFRESH_TOKEN: &str = "refresh_token";
 
 const SCHEMA: MaterialSchema = MaterialSchema {
     strategy: Strategy::OAuth2RefreshToken,
-    fields: &[
-        client::CLIENT_ID,
-        MaterialField {
-            name: "client_secret",
-            required: false,
-            secret: true,
-            about: "the client's secret; a public client has none",
-            check: line,
-        },
-        MaterialField {
-            name: REFRESH_TOKEN,
-            required: true,
-            secret: true,
-            about: "the grant's current refresh token; nothing else may use it from now on",
-            check: line,
-        },
-        client::CLIENT_AUTH,
-        client::AUDIENCE,
-        client::RESOURCE,
+    parts: &[
+        &[
+            client::CLIENT_ID.required(),
+            MaterialField::secret(
+                REFRESH_TOKEN,
+                Format::Line,
+                "the grant's current refresh token; nothing else may use it from now on",
+            )
+            .required(),
+        ],
+        client::AUTHENTICATION,
+        entra::FIELDS,
+        client::TARGET,
     ],
 };
 
@@ -50,28 +43,39 @@ impl CredentialRefresher for OAuth2RefreshToken {
         &SCHEMA
     }
 
-    fn validate_together(&self, material: &Material<'_>) -> Vec<FieldError> {
-        client::check_auth(material)
+    fn grant(&self) -> Grant {
+        Grant {
+            refused: FailureClass::GrantRefused,
+            remedy: "the refresh token is expired, revoked or was used elsewhere: authorize again and configure the refresh with the new token; make sure that nothing else uses it",
+        }
     }
 
-    async fn refresh(&self, order: &MintOrder, transport: &Transport) -> Result<Minted, Failure> {
-        let old = order
-            .secrets
-            .get(REFRESH_TOKEN)
+    fn endpoints(&self, setup: &Setup<'_>) -> Vec<(&'static str, String)> {
+        entra::endpoints(setup)
+    }
+
+    fn check(&self, setup: &Setup<'_>) -> Vec<FieldError> {
+        let mut errors = client::check(setup);
+        errors.extend(entra::check(setup));
+        errors
+    }
+
+    async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
+        let old = setup
+            .material
+            .secret(REFRESH_TOKEN)
             .ok_or_else(|| bad_material(REFRESH_TOKEN, "is missing"))?;
-        let mut request = client::request(order, "refresh_token")?;
+        let mut request = client::request(setup, fence, "refresh_token").await?;
         request.form.add(REFRESH_TOKEN, old.expose());
-        let tokens = exchange(order, transport, request).await?;
+        let tokens = exchange(setup, fence, request).await?;
         let rotated = tokens
             .refresh_token
+            .clone()
             .filter(|new| new.expose() != old.expose())
             .map(|new| (REFRESH_TOKEN.to_owned(), new));
         Ok(Minted {
-            token: tokens.token,
-            extra_outputs: BTreeMap::new(),
-            lifetime: tokens.lifetime,
             new_material: rotated.into_iter().collect(),
-            scopes: tokens.scopes,
+            ..tokens.minted()
         })
     }
 }
