@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_core::command::Command;
 use evermint_core::id::{CredentialId, TicketId};
+use evermint_failpoint::{Point, reach};
+use evermint_protocol::journal::Progress;
 use evermint_protocol::owner::{Action, Event, JournalFailed, Owner};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -88,16 +91,32 @@ impl CredentialState {
         };
         match action {
             Action::Propose(command) => {
+                let key = self.id.key.clone();
+                let points = points(&command);
                 self.tasks.spawn(async move {
-                    tell(Event::Proposed(room.proposer.propose(command).await));
+                    if let Some((before, _)) = points {
+                        reach(before, key.as_str());
+                    }
+                    let proposed = room.proposer.propose(command).await;
+                    if let Some((_, after)) = points
+                        && proposed.as_ref().is_ok_and(|answer| answer.outcome.is_ok())
+                    {
+                        reach(after, key.as_str());
+                    }
+                    tell(Event::Proposed(proposed));
                 });
             }
             Action::Journal(entry) => {
+                let key = self.id.key.clone();
                 self.tasks.spawn(async move {
+                    let is_answer = matches!(entry.progress, Progress::Response(_));
                     let written = room.journal.write(entry).await.map_err(|error| {
                         tracing::error!(%error, "the mint journal could not be written");
                         JournalFailed
                     });
+                    if is_answer {
+                        reach(Point::AfterJournal, key.as_str());
+                    }
                     tell(Event::Journalled(written));
                 });
             }
@@ -131,5 +150,14 @@ impl CredentialState {
                 self.timer = Some(AbortOnDropHandle::new(timer));
             }
         }
+    }
+}
+
+/// Where a test may stop a mint: before and after the proposals that it consists of.
+const fn points(command: &Command) -> Option<(Point, Point)> {
+    match command {
+        Command::GrantTicket { .. } => Some((Point::BeforeTicket, Point::AfterTicket)),
+        Command::CommitMint { .. } => Some((Point::BeforeCommit, Point::AfterCommit)),
+        _ => None,
     }
 }

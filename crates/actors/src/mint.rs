@@ -8,6 +8,7 @@ use evermint_core::credential::Credential;
 use evermint_core::mint::{Failure, FailureClass, MintOrder, Minted};
 use evermint_core::secret::{Sealed, Secret};
 use evermint_core::time::millis;
+use evermint_failpoint::{Point, check, reach};
 use evermint_protocol::journal::SealedMint;
 use evermint_protocol::owner::MintTask;
 use evermint_seal::Context;
@@ -69,7 +70,10 @@ async fn guarded(room: &Room, task: &MintTask) -> Result<SealedMint, Failure> {
 
 async fn mint(room: &Room, task: &MintTask) -> Result<SealedMint, Failure> {
     let order = order(room, task)?;
+    let key = task.credential.id.key.as_str();
+    reach(Point::BeforeSend, key);
     let minted = room.minter.mint(order).await?;
+    check(Point::AfterAnswer, key).map_err(|e| failure(FailureClass::Unclear, e.to_string()))?;
     seal(room, &task.credential, minted).map_err(|e| {
         failure(
             FailureClass::Unclear,

@@ -54,6 +54,8 @@ impl Args {
 pub async fn run(args: Args) -> Result<ExitCode> {
     let settings = args.settings()?;
     log_to_stderr(settings.log_format, &settings.log_filter)?;
+    #[cfg(feature = "failpoints")]
+    tracing::warn!("{}", evermint_failpoint::MARK);
     let mut stop = Stop::new()?;
     settings.check()?;
     for exposure in settings.exposures() {

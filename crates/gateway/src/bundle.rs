@@ -11,6 +11,7 @@ use evermint_core::credential::{Credential, Verdict};
 use evermint_core::id::{CredentialId, Position};
 use evermint_core::time::UnixMs;
 use evermint_core::upstream::upstream;
+use evermint_failpoint::{Bug, planted};
 use evermint_proto::v1;
 use evermint_seal::{Context, Keyring};
 use prost::Message as _;
@@ -87,7 +88,7 @@ fn gap(credential: &Credential, now: UnixMs) -> Option<Gap> {
             verdict,
             cause: "there is no value yet",
         }),
-        Some(value) if value.is_expired(now) => Some(Gap {
+        Some(value) if value.is_expired(now) && !planted(Bug::NoExpiry) => Some(Gap {
             // The value is gone, whatever else is wrong.
             verdict: match verdict {
                 Verdict::Misconfigured | Verdict::NeedsReauthorization => verdict,

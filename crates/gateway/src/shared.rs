@@ -10,6 +10,7 @@ use evermint_core::port::{Proposer, StateView};
 use evermint_core::provider::{Provider, Sandbox};
 use evermint_core::secret::{Sealed, Secret};
 use evermint_core::state::State;
+use evermint_failpoint::{Bug, planted};
 use evermint_protocol::reader::{Admission, admit};
 use evermint_seal::{Context, Keyring};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,8 @@ impl Shared {
         let view = &self.ports.view;
         let max = self.limits.max_staleness;
         let applied = view.state().meta.position;
-        match admit(applied, view.staleness(), Some(min_generation), max) {
+        let seen = (!planted(Bug::NoFence)).then_some(min_generation);
+        match admit(applied, view.staleness(), seen, max) {
             Admission::Serve => Ok(()),
             Admission::Refuse(unfit) => Err(status::unfit(unfit)),
             Admission::WaitFor(position) => {

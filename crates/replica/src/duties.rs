@@ -4,10 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evermint_core::command::Proposal;
+use evermint_core::command::{Command, Proposal};
 use evermint_core::id::{ReplicaId, RequestId, SessionId};
 use evermint_core::state::State;
 use evermint_core::time::MonoMs;
+use evermint_failpoint::{Bug, Point, planted, reach};
 use evermint_protocol::leader::Leader;
 use openraft::ServerState;
 use tokio::sync::Notify;
@@ -63,19 +64,30 @@ pub(crate) async fn run(local: Arc<Local>) {
             });
             office = term;
         }
-        let (commands, wake) = local.duties.with(|leader| {
+        let (mut commands, wake) = local.duties.with(|leader| {
             leader.applied(&state, now);
             (leader.tick(&state, now), leader.next_wake())
         });
+        if planted(Bug::NoTicketCheck) && office.is_some() {
+            commands.extend(tickets_elsewhere(&state));
+        }
         for command in commands {
             let local = local.clone();
             let request = RequestId(Uuid::new_v4().as_u128());
             tokio::spawn(async move {
                 let name = command.name();
+                let points = points(&command);
+                if let Some((before, _, subject)) = &points {
+                    reach(*before, subject);
+                }
                 let proposal = Proposal { request, command };
                 // It decides again when this has no effect.
-                if let Err(error) = local.batcher.submit(proposal).await {
-                    tracing::warn!(command = name, %error, "a duty of the leader was not done");
+                match (local.batcher.submit(proposal).await, points) {
+                    (Ok(_), Some((_, after, subject))) => reach(after, &subject),
+                    (Ok(_), None) => {}
+                    (Err(error), _) => {
+                        tracing::warn!(command = name, %error, "a duty of the leader was not done");
+                    }
                 }
             });
         }
@@ -92,4 +104,33 @@ pub(crate) async fn run(local: Arc<Local>) {
             changed = metrics.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Where a test may stop a duty: before it, after it, and whom it concerns.
+fn points(command: &Command) -> Option<(Point, Point, String)> {
+    match command {
+        Command::ExpireTicket { credential, .. } => {
+            let subject = credential.key.to_string();
+            Some((Point::BeforeExpire, Point::AfterExpire, subject))
+        }
+        Command::AssignShards { .. } => {
+            Some((Point::BeforeAssign, Point::AfterAssign, String::new()))
+        }
+        _ => None,
+    }
+}
+
+/// [`Bug::NoTicketCheck`]: ends every ticket whose shard has gone to another replica, at once.
+fn tickets_elsewhere(state: &State) -> Vec<Command> {
+    let elsewhere = state.ticketed().filter_map(|credential| {
+        let ticket = credential.ticket()?;
+        let owner = state.shards.get(&credential.shard)?;
+        ((ticket.owner, ticket.session) != (owner.replica, owner.session)).then(|| {
+            Command::ExpireTicket {
+                credential: credential.id.clone(),
+                ticket: ticket.id,
+            }
+        })
+    });
+    elsewhere.collect()
 }

@@ -17,6 +17,7 @@ use evermint_core::apply::apply;
 use evermint_core::command::Answer;
 use evermint_core::record::Key;
 use evermint_core::state::State;
+use evermint_failpoint::{Point, hold, reach};
 use openraft::storage::RaftStateMachine;
 use openraft::{
     AnyError, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageError,
@@ -166,6 +167,7 @@ impl Machine {
         meta: &SnapshotMeta,
         state: Arc<State>,
     ) -> Result<(), StoreError> {
+        reach(Point::BeforeInstall, "");
         let generation = self.generation + 1;
         let table = self.store.table(&table_name(generation))?;
         let writing = (table.clone(), meta.clone(), state.clone());
@@ -177,10 +179,12 @@ impl Machine {
             .await
             .map_err(|e| Damage::new(table.name(), e.to_string()))??;
         self.store.barrier().await?;
+        reach(Point::BeforeSwitch, "");
         let pointer = generation.to_be_bytes().to_vec();
         let meta_table = self.store.meta()?;
         meta_table.apply(vec![(GENERATION.to_vec(), Some(pointer))])?;
         self.store.barrier().await?;
+        reach(Point::AfterInstall, "");
 
         let old = std::mem::replace(&mut self.table, table);
         let name = old.name().to_owned();
@@ -214,6 +218,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        hold(Point::BeforeApply).await;
         let applied = self.try_apply(entries.into_iter());
         applied.map_err(|e| StorageIOError::write_state_machine(AnyError::new(&e)).into())
     }

@@ -91,6 +91,7 @@ fn the_domain_knows_nobody_and_no_machine_knows_io() {
     assert_eq!(ours("evermint-protocol"), ["evermint-core"]);
     assert!(ours("evermint-proto").is_empty());
     assert!(ours("evermint-issuer").is_empty());
+    assert!(ours("evermint-failpoint").is_empty());
     assert_eq!(ours("evermint-seal"), ["evermint-core"]);
     assert_eq!(ours("evermint-client"), ["evermint-core", "evermint-proto"]);
     for pure in ["evermint-core", "evermint-protocol"] {
@@ -127,6 +128,20 @@ fn nobody_reaches_around_the_ports() {
             let other = format!("evermint-{other}");
             assert!(!graph[who].contains(&other), "{who} imports {other}");
         }
+    }
+}
+
+#[test]
+fn only_shells_have_failpoints() {
+    let rooms = [
+        "evermint",
+        "evermint-actors",
+        "evermint-chaos",
+        "evermint-gateway",
+        "evermint-replica",
+    ];
+    for importer in importers(&graph(), "evermint-failpoint") {
+        assert!(rooms.contains(&importer.as_str()), "{importer}");
     }
 }
 
