@@ -135,7 +135,8 @@ impl Replica {
             proposer,
             view,
             keyring: Arc::clone(&keyring),
-            policy: Arc::new(Policy(minter)),
+            policy: Arc::new(Policy(Arc::clone(&minter))),
+            prober: minter,
             control: Arc::new(Control {
                 node: node.clone(),
                 status: raft.clone(),

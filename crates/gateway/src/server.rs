@@ -12,6 +12,7 @@ use evermint_proto::v1::ready::bundles_server::BundlesServer;
 use evermint_proto::v1::refreshes_server::RefreshesServer;
 use evermint_proto::v1::sandboxes_server::SandboxesServer;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
@@ -20,7 +21,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use crate::caller::AdminToken;
-use crate::service::Services;
+use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
 use crate::views::Views;
 use crate::{call, health, names};
@@ -132,6 +133,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         views: Views::new(Arc::clone(&ports.view), Arc::clone(&ports.keyring)),
         ports,
+        trials: Semaphore::new(TRIALS_MAX),
         limits: config.limits,
         shutdown: shutdown.clone(),
     });

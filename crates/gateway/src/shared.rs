@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use evermint_core::command::{Command, Done, Kind};
 use evermint_core::id::{CredentialId, Name, Position, Workspace};
-use evermint_core::port::{Proposer, StateView};
+use evermint_core::port::{Prober, Proposer, StateView};
 use evermint_core::provider::{Provider, Sandbox};
 use evermint_core::secret::{Sealed, Secret};
 use evermint_core::state::State;
 use evermint_failpoint::{Bug, planted};
 use evermint_protocol::reader::{Admission, admit};
 use evermint_seal::{Context, Keyring};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -32,6 +33,8 @@ pub struct Ports {
     pub keyring: Arc<Keyring>,
     /// Checks configurations of refreshes.
     pub policy: Arc<dyn RefreshPolicy>,
+    /// Tries refreshes.
+    pub prober: Arc<dyn Prober>,
     /// Shows and changes the Raft group.
     pub control: Arc<dyn ClusterControl>,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) limits: Limits,
     pub(crate) views: Arc<Views>,
+    /// Turns of dry runs.
+    pub(crate) trials: Semaphore,
     pub(crate) shutdown: CancellationToken,
 }
 

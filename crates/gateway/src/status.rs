@@ -167,6 +167,21 @@ pub(crate) fn behind(applied: Position, wanted: Position) -> Status {
     )
 }
 
+/// A replica that lacks a data key: another one may have it.
+pub(crate) fn no_key() -> Status {
+    let message = "this replica has not loaded the data key yet; ask another replica";
+    retry_after(
+        new(Code::Unavailable, "no-data-key", message),
+        RETRY_ELSEWHERE,
+    )
+}
+
+/// A replica that has as many dry runs to do as it does at once.
+pub(crate) fn busy() -> Status {
+    let message = "this replica is busy with other dry runs; ask another replica";
+    retry_after(new(Code::Unavailable, "busy", message), RETRY_ELSEWHERE)
+}
+
 /// A replica on its way down.
 pub(crate) fn shutting_down() -> Status {
     retry_after(

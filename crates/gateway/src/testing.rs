@@ -16,8 +16,8 @@ use evermint_core::credential::{Reason, RefreshConfig};
 use evermint_core::id::{
     CredentialId, InstallationId, Position, ReplicaId, RequestId, SessionId, TicketId,
 };
-use evermint_core::mint::Failure;
-use evermint_core::port::{Change, ProposeError, Proposer, StateView, Touched};
+use evermint_core::mint::{Failure, FailureClass, MintOrder, Minted, Probed};
+use evermint_core::port::{Change, Prober, ProposeError, Proposer, StateView, Touched};
 use evermint_core::record::Key;
 use evermint_core::secret::{DataKeyId, Secret};
 use evermint_core::settings::Settings;
@@ -131,6 +131,7 @@ impl FakeCluster {
             view: Arc::new(self.clone()),
             keyring: Arc::clone(&self.0.keyring),
             policy,
+            prober: Arc::new(self.clone()),
             control: Arc::new(self.clone()),
         }
     }
@@ -375,6 +376,34 @@ impl StateView for FakeCluster {
 
     fn identity(&self) -> (ReplicaId, SessionId) {
         (ReplicaId(1), SessionId(7))
+    }
+}
+
+/// An issuer that grants every scope to whoever shows a `client_secret` other than "wrong".
+#[async_trait]
+impl Prober for FakeCluster {
+    async fn probe(&self, order: MintOrder) -> Probed {
+        let secret = order.secrets.get("client_secret");
+        let mint = if secret.is_some_and(|s| s.expose() == b"wrong") {
+            Err(Failure {
+                class: FailureClass::ConfigRefused,
+                cause: "the issuer answered invalid_client".to_owned(),
+                remedy: "check the client secret".to_owned(),
+                retry_after_ms: None,
+            })
+        } else {
+            Ok(Minted {
+                token: Secret::from("a token to throw away"),
+                extra_outputs: BTreeMap::new(),
+                lifetime: Some(Duration::from_secs(3600)),
+                new_material: BTreeMap::new(),
+                scopes: Some(order.config.scopes.clone()),
+            })
+        };
+        Probed {
+            endpoint: Some(Ok("answers (HTTP 405)".to_owned())),
+            mint: (!order.config.strategy.consumes_material()).then_some(mint),
+        }
     }
 }
 

@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use evermint_core::credential::RefreshConfig;
-use evermint_core::mint::{Failure, MintOrder, Minted};
-use evermint_core::port::Minter;
+use evermint_core::mint::{Failure, MintOrder, Minted, Probed};
+use evermint_core::port::{Minter, Prober};
 use evermint_core::secret::Secret;
 
+use crate::classify::Judge;
 use crate::config::Config;
 use crate::material::{FieldError, Material};
 use crate::outside::{Outside, Setup};
+use crate::redact::Redactor;
 use crate::strategy::refresher;
+use crate::transport::NoAnswer;
 use crate::{Error, material, strategy};
 
 /// Scopes that one refresh may ask for.
 const SCOPES_MAX: usize = 64;
+
+/// What can be done about an endpoint that does not answer.
+const UNREACHED: &str = "check the host of the token endpoint, and DNS, routes, firewalls and trusted certificates (issuers.ca_files) of the replicas";
 
 /// Mints over HTTP, with the strategy that the order names.
 #[derive(Debug)]
@@ -89,6 +95,48 @@ impl Minter for HttpMinter {
         setup.material.check_presence(refresher.schema())?;
         refresher.refresh(&setup, &order.fence).await
     }
+}
+
+#[async_trait]
+impl Prober for HttpMinter {
+    async fn probe(&self, order: MintOrder) -> Probed {
+        let endpoint = self.reach(&order).await;
+        let is_dark = matches!(endpoint, Some(Err(_)));
+        let mint = if is_dark || order.config.strategy.consumes_material() {
+            None
+        } else {
+            Some(self.mint(order).await)
+        };
+        Probed { endpoint, mint }
+    }
+}
+
+impl HttpMinter {
+    /// Asks every endpoint of a mint for a sign of life, until one gives none.
+    async fn reach(&self, order: &MintOrder) -> Option<Result<String, Failure>> {
+        let setup = self.setup(&order.config, &order.secrets);
+        let mut signs = Vec::new();
+        for (_, url) in refresher(order.config.strategy).endpoints(&setup) {
+            match self.outside.transport.reach(&*order.fence, &url).await {
+                Ok((issuer, status)) => signs.push(format!("{issuer} answers ({status})")),
+                Err(no) => return Some(Err(unreached(order, no))),
+            }
+        }
+        (!signs.is_empty()).then(|| Ok(signs.join("; ")))
+    }
+}
+
+fn unreached(order: &MintOrder, no: NoAnswer) -> Failure {
+    let judge = Judge {
+        strategy: order.config.strategy,
+        redactor: &Redactor::default(),
+        dated: false,
+    };
+    let mut failure = judge.no_answer(no);
+    if failure.remedy.is_empty() {
+        failure.remedy = UNREACHED.to_owned();
+    }
+    failure
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A request goes to a checked endpoint, through the gate of its issuer, over a connection of its
 //! own, at most once, and inside its ticket. What comes back is either a whole [`Answer`] or a
-//! [`NoAnswer`] that says honestly whether the request went out.
+//! [`NoAnswer`] that says honestly whether the request went out. `reach` asks for a sign of life only.
 //!
 //! No connection is reused: an issuer may close an idle one in the moment in which the request is
 //! written, and then nobody can say whether the grant was spent. HTTP/1.1 alone, because there the
@@ -303,6 +303,8 @@ impl Transport {
         })
     }
 }
+
+mod reach;
 
 /// Room for the body from the beginning.
 fn expected(response: &reqwest::Response) -> usize {

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use evermint_core::mint::FailureClass;
-use evermint_core::port::Minter;
+use evermint_core::port::{Minter, Prober};
 use evermint_core::strategy::Strategy;
 use evermint_issuer::{Authentication, Client, Config, ExpiresIn, Fault, Issuer, Mode};
 use support::{minter, order};
@@ -152,4 +152,57 @@ async fn a_service_accounts_assertion_is_accepted_and_a_strangers_is_not() {
         assert_eq!(failure.as_ref().map(|f| f.class), class, "{failure:?}");
     }
     issuer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_mints_only_where_nothing_is_used_up() {
+    let issuer = Issuer::start(Config::default()).await.unwrap();
+    let seeded = issuer.handle().seed(Client::new("rt"));
+    issuer
+        .handle()
+        .register(Client::new("cc").secret("right").scopes(&["a", "b"]));
+    let minter = minter(|_| ());
+
+    let single_use = order(
+        Strategy::OAuth2RefreshToken,
+        &issuer.token_url(),
+        &[("client_id", "rt")],
+        &[("refresh_token", seeded.refresh_token.expose())],
+    );
+    let probed = minter.probe(single_use.clone()).await;
+    assert!(matches!(probed.endpoint, Some(Ok(_))), "{probed:?}");
+    assert!(probed.mint.is_none());
+    assert_eq!(issuer.handle().history().records().count(), 0);
+    minter.mint(single_use).await.unwrap();
+
+    let mut free = order(
+        Strategy::OAuth2ClientCredentials,
+        &issuer.token_url(),
+        &[("client_id", "cc")],
+        &[("client_secret", "right")],
+    );
+    free.config.scopes = vec!["a".to_owned()];
+    let minted = minter.probe(free).await.mint.unwrap().unwrap();
+    assert_eq!(minted.scopes.as_deref(), Some(&["a".to_owned()][..]));
+    assert_eq!(minted.lifetime, Some(Duration::from_secs(60)));
+    issuer.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_out_of_reach_is_told_and_nothing_is_sent() {
+    let free = order(
+        Strategy::OAuth2ClientCredentials,
+        // Nobody listens on this port of loopback.
+        "http://127.0.0.1:1/token",
+        &[("client_id", "cc")],
+        &[("client_secret", "right")],
+    );
+    let probed = minter(|_| ()).probe(free).await;
+    let failure = probed.endpoint.unwrap().unwrap_err();
+    assert!(
+        failure.cause.contains("could not be reached"),
+        "{failure:?}"
+    );
+    assert!(failure.remedy.contains("DNS"), "{failure:?}");
+    assert!(probed.mint.is_none());
 }

@@ -9,10 +9,12 @@ mod page;
 mod providers;
 mod refreshes;
 mod sandboxes;
+mod trial;
 
 use std::sync::Arc;
 
 use crate::shared::Shared;
+pub(crate) use trial::TRIALS_MAX;
 
 /// Implements every service of `evermint.v1`.
 #[derive(Clone)]

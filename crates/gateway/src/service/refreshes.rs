@@ -173,6 +173,29 @@ impl Refreshes for Services {
             position: written.position.0,
         }))
     }
+
+    async fn test_credential(
+        &self,
+        request: Request<v1::TestCredentialRequest>,
+    ) -> Result<Response<v1::TestCredentialResponse>, Status> {
+        let request = request.into_inner();
+        let (workspace, provider, key) = credential(
+            &request.workspace,
+            &request.provider,
+            &request.credential_key,
+        )?;
+        let provider = self.provider(&workspace, &provider).await?;
+        let id = CredentialId {
+            provider: provider.id,
+            key,
+        };
+        let found = self.find(|state| state.credentials.get(&id).cloned());
+        let found = found.await?;
+        let found = found.ok_or_else(|| status::not_found(Kind::Credential, &id.key))?;
+        self.test(&found, request.timeout_ms)
+            .await
+            .map(Response::new)
+    }
 }
 
 /// A request to configure a refresh, checked.

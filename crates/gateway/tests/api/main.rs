@@ -11,3 +11,4 @@ mod refreshes;
 mod sandboxes;
 mod secrets;
 mod server;
+mod trials;

@@ -171,6 +171,7 @@ fn gateway(cluster: &FakeCluster) -> Services {
         ports,
         limits: Limits::default(),
         views,
+        trials: tokio::sync::Semaphore::new(1),
         shutdown,
     }))
 }
