@@ -31,7 +31,7 @@ pub(crate) struct CredentialState {
     owner: Owner,
     timer: Option<AbortOnDropHandle<()>>,
     abort: Option<oneshot::Sender<()>>,
-    /// Proposals, journal writes and the mint; they end with the actor.
+    /// Proposals and the mint; they end with the actor.
     tasks: JoinSet<()>,
 }
 
@@ -45,7 +45,10 @@ impl Actor for CredentialActor {
         myself: ActorRef<CredentialMsg>,
         (room, id): Self::Arguments,
     ) -> Result<CredentialState, ActorProcessingErr> {
+        // What a predecessor that failed left under way is over by then.
+        let line = room.lines.hold(&id).await;
         let journal = room.journal.entry(&id);
+        drop(line);
         let owner = Owner::new(id.clone(), room.me, journal);
         myself.cast(Event::Changed)?;
         Ok(CredentialState {
@@ -107,8 +110,14 @@ impl CredentialState {
                 });
             }
             Action::Journal(entry) => {
+                // An answer of the issuer is written down even if this actor fails meanwhile.
+                let line = room.lines.try_hold(&self.id);
                 let key = self.id.key.clone();
-                self.tasks.spawn(async move {
+                tokio::spawn(async move {
+                    let _line = match line {
+                        Some(line) => line,
+                        None => room.lines.hold(&entry.credential).await,
+                    };
                     let is_answer = matches!(entry.progress, Progress::Response(_));
                     let written = room.journal.write(entry).await.map_err(|error| {
                         tracing::error!(%error, "the mint journal could not be written");

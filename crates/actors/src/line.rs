@@ -1,7 +1,8 @@
-//! One line to the issuer for each credential of this process.
+//! One line to the issuer and to the journal for each credential of this process.
 //!
 //! The protocol already sees to it that mints do not overlap. The line covers what it cannot see:
-//! an actor that panicked, whose request is being dropped while its successor starts.
+//! an actor that panicked, whose request is being dropped, or whose journal entry is still being
+//! written, while its successor starts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,7 +21,8 @@ pub(crate) struct Line {
 }
 
 impl Lines {
-    /// Waits until no request for `credential` is left in this process.
+    /// Waits until no request for `credential`, and no write of its journal entry, is left in
+    /// this process.
     pub(crate) async fn hold(&self, credential: &CredentialId) -> Line {
         let semaphore = self.semaphore(credential);
         Line {
@@ -28,6 +30,14 @@ impl Lines {
             // caller's only holder.
             _permit: semaphore.acquire_owned().await.ok(),
         }
+    }
+
+    /// Takes the line now, if it is free.
+    pub(crate) fn try_hold(&self, credential: &CredentialId) -> Option<Line> {
+        let permit = self.semaphore(credential).try_acquire_owned().ok()?;
+        Some(Line {
+            _permit: Some(permit),
+        })
     }
 
     fn semaphore(&self, credential: &CredentialId) -> Arc<Semaphore> {
@@ -57,6 +67,7 @@ mod tests {
         };
         let first = lines.hold(&id(1)).await;
         assert!(lines.hold(&id(1)).now_or_never().is_none());
+        assert!(lines.try_hold(&id(1)).is_none());
         assert!(lines.hold(&id(2)).now_or_never().is_some());
         drop(first);
         assert!(lines.hold(&id(1)).now_or_never().is_some());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use evermint_core::credential::Credential;
 use evermint_core::id::{CredentialId, ShardId};
 use evermint_protocol::owner::Event;
+use evermint_protocol::recovery;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
@@ -127,8 +128,12 @@ impl ShardState {
         }
         let state = self.room.view.state();
         let wanted = !self.resting.contains(&id)
-            && self.room.owns(&state, self.shard)
-            && state.credentials.get(&id).is_some_and(|c| needs_actor(c));
+            && state.credentials.get(&id).is_some_and(|credential| {
+                // An actor that failed may have left a ticket behind.
+                let entry = self.room.journal.entry(&id);
+                recovery::owes(credential, entry.as_ref(), self.room.me)
+                    || self.room.owns(&state, self.shard) && needs_actor(credential)
+            });
         if wanted {
             let arguments = (Arc::clone(&self.room), id.clone());
             let cell = myself.get_cell();
@@ -161,7 +166,8 @@ impl ShardState {
 
     /// Once the shard is owned elsewhere and the last mint in flight is over, nothing is left.
     fn stop_if_idle(&self, myself: &ActorRef<ShardMsg>) {
-        if self.children.is_empty() && !self.room.owns(&self.room.view.state(), self.shard) {
+        let at_rest = self.children.is_empty() && self.resting.is_empty();
+        if at_rest && !self.room.owns(&self.room.view.state(), self.shard) {
             myself.stop(None);
         }
     }

@@ -241,6 +241,37 @@ async fn an_actor_that_panics_is_made_again_and_touches_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_actor_that_fails_after_its_shard_was_lost_still_hands_its_answer_in() {
+    let w = World::new([mints()]);
+    let id = w.grant(1);
+    let clock = Arc::new(Fragile(w.clock.clone(), AtomicBool::new(false)));
+    let tree = w.tree_by(clock.clone()).await;
+    w.until("a ticket", &id, |c| c.ticket().is_some()).await;
+    w.cluster.lose_leader();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let journalled = w.journal().pop().map(|entry| entry.progress);
+    assert!(
+        matches!(journalled, Some(Progress::Response(_))),
+        "{journalled:?}"
+    );
+    let all = (0..w.cluster.state().settings().shards).map(ShardId);
+    w.cluster.assign_all(all, SessionId(78));
+    clock.1.store(true, Ordering::Relaxed);
+    let gone_down = async {
+        while clock.1.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone_down)
+        .await
+        .expect("its actor goes down");
+    w.cluster.heal();
+    w.generation(&id, 1).await;
+    assert_eq!(w.presented(), ["rt-0"]);
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_in_passing_is_retried_and_a_final_one_is_not() {
     let w = World::new([
         Script::Fail(failure(FailureClass::Transient)),

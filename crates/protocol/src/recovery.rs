@@ -88,6 +88,13 @@ pub(crate) fn open_ticket(credential: &Credential) -> Option<&Ticket> {
     }
 }
 
+/// Whether this very life of this replica has something to say about the credential's open
+/// ticket. Nobody else can, whoever owns the shard now.
+pub fn owes(credential: &Credential, entry: Option<&JournalEntry>, me: Identity) -> bool {
+    open_ticket(credential).is_some_and(|ticket| ticket.session == me.session)
+        && settle(credential, entry, me).is_some()
+}
+
 /// Whether nothing that `entry` says can matter any more, by the state at `position`. A state
 /// that has not seen the ticket's grant yet proves nothing.
 pub fn is_settled(
