@@ -44,31 +44,70 @@ impl Timekeeper {
         }
     }
 
-    /// The monotonic clock.
+    /// The monotonic clock: by it the leader waits out tickets, so that a suspended machine
+    /// ends none too early.
     pub(crate) fn mono(&self) -> MonoMs {
         self.clock.read().mono
     }
 
+    /// The time since boot: by it a replica reckons how old its knowledge is, so that one that
+    /// slept knows that it did.
+    pub(crate) fn boot(&self) -> MonoMs {
+        self.clock.read().boot
+    }
+
     /// The cluster clock.
     pub(crate) fn now(&self) -> UnixMs {
-        let mono = self.mono();
-        self.with(|cluster| cluster.read(mono))
+        let boot = self.boot();
+        self.with(|cluster| cluster.read(boot))
     }
 
     /// Takes note of a leader's stamp, just seen. Says how far the clock was pushed.
     pub(crate) fn observe(&self, stamp: UnixMs) -> Duration {
-        let mono = self.mono();
-        self.with(|cluster| cluster.observe(stamp, mono))
+        let boot = self.boot();
+        self.with(|cluster| cluster.observe(stamp, boot))
     }
 
     /// The stamp for an entry that this replica appends as the leader.
     pub(crate) fn stamp(&self) -> UnixMs {
         let clocks = self.clock.read();
-        self.with(|cluster| cluster.stamp(clocks.wall, clocks.mono))
+        self.with(|cluster| cluster.stamp(clocks.wall, clocks.boot))
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut ClusterClock) -> T) -> T {
         // The clock is valid after every single step, so a panic elsewhere does not spoil it.
         f(&mut self.cluster.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that was suspended for an hour: its monotonic clock stood still.
+    struct Slept;
+
+    impl Clock for Slept {
+        fn read(&self) -> Clocks {
+            Clocks {
+                mono: MonoMs(5_000),
+                boot: MonoMs(3_605_000),
+                wall: UnixMs(0),
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_that_slept_knows_how_late_it_is() {
+        let time = Timekeeper::new(Arc::new(Slept));
+        time.with(|cluster| cluster.observe(UnixMs(1_000_000), MonoMs(5_000)));
+        let slept = time.now().since(UnixMs(1_000_000));
+        assert!(slept > Duration::from_secs(3_590), "{slept:?}");
+        assert_eq!(time.stamp(), time.now());
+        assert_eq!(
+            time.mono(),
+            MonoMs(5_000),
+            "tickets wait by the other clock"
+        );
     }
 }
