@@ -79,6 +79,9 @@ pub struct Meta {
     pub next_replica: u64,
     /// Grows with every change of the placement.
     pub placement_version: u64,
+    /// The newest command that removed or replaced secrets at an operator's wish. Until every
+    /// replica has cut its log behind it, copies of them are left there.
+    pub destroyed: Position,
     /// `None` until the bootstrap.
     pub settings: Option<Settings>,
 }
@@ -92,6 +95,7 @@ impl Default for Meta {
             clock: UnixMs(0),
             next_replica: 1,
             placement_version: 0,
+            destroyed: Position(0),
             settings: None,
         }
     }

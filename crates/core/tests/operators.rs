@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use evermint_core::bundle;
 use evermint_core::command::{Command, Done, Kind, Proposal, Refusal, StaticValue};
 use evermint_core::id::*;
-use evermint_core::strategy::ReplayPolicy;
+use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_core::time::UnixMs;
 use support::*;
 
@@ -288,6 +288,41 @@ fn a_bundle_grows_newer_with_every_change_that_a_sandbox_sees() {
         let before = generation(&w);
         w.done(command);
         assert_eq!(generation(&w) > before, newer, "{text}");
+    }
+}
+
+#[test]
+fn what_destroys_secrets_is_remembered_so_that_the_log_follows() {
+    let mut w = world();
+    w.done(create_provider(2, "q"));
+    let rotate = Command::RotateCredential {
+        credential: token(),
+    };
+    let configure = Command::ConfigureRefresh {
+        credential: token(),
+        config: config(Strategy::OAuth2RefreshToken, ReplayPolicy::Strict),
+        material: BTreeMap::new(),
+        expires_at: None,
+    };
+    let delete_refresh = Command::DeleteRefresh {
+        credential: token(),
+    };
+    let steps: Vec<(Command, bool)> = vec![
+        (rotate, false),
+        (configure, true),
+        (delete_refresh.clone(), true),
+        (delete_refresh, false),
+        (update(2, &[("A", Some("a"))]), false),
+        (update(2, &[("A", Some("b"))]), true),
+        (update(2, &[("A", None)]), true),
+        (Command::DeleteProvider { id: ProviderId(2) }, true),
+        (Command::DeleteProvider { id: ProviderId(2) }, false),
+    ];
+    for (command, destroys) in steps {
+        let text = format!("{command:?}");
+        w.done(command);
+        let meta = &w.state.meta;
+        assert_eq!(meta.destroyed == meta.position, destroys, "{text}");
     }
 }
 

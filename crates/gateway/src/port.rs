@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use evermint_core::credential::RefreshConfig;
-use evermint_core::id::{ReplicaId, SessionId};
+use evermint_core::id::{Position, ReplicaId, SessionId};
 use evermint_core::port::ProposeError;
 use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
@@ -78,7 +78,7 @@ pub struct RaftStatus {
     pub applied_index: u64,
     /// The index of its newest snapshot; 0 without one.
     pub snapshot_index: u64,
-    /// What it knows of the members: of all of them if it leads, else of itself.
+    /// What it knows of the members, from itself and from what the leader tells.
     pub peers: BTreeMap<ReplicaId, Peer>,
 }
 
@@ -89,8 +89,10 @@ pub struct Peer {
     pub session: Option<SessionId>,
     /// Log entries that it lacks.
     pub lag: Option<u64>,
-    /// Time since it was heard of.
+    /// Time since the leader heard of it.
     pub last_heard: Option<Duration>,
+    /// Nothing of the history up to here is left in its log.
+    pub erased: Option<Position>,
 }
 
 /// What a replica is to the group.

@@ -416,6 +416,7 @@ impl ClusterControl for FakeCluster {
             session: Some(session),
             lag: Some(0),
             last_heard: Some(Duration::ZERO),
+            erased: Some(self.state().meta.destroyed),
         };
         RaftStatus {
             role: Role::Leader,

@@ -13,6 +13,7 @@
 //! | reading | `view` (published states), `pulse` (freshness, the cluster clock) |
 //! | who belongs | `entrance` (found or join), `members` (learn, vote, go) |
 //! | the leader | `duties` (tickets and placement) |
+//! | for operators | `status`, `hearsay` (what is known of the others), `eraser` (cuts the log) |
 
 mod batch;
 mod clock;
@@ -21,8 +22,10 @@ mod disk;
 mod durable;
 mod duties;
 mod entrance;
+mod eraser;
 mod error;
 mod guard;
+mod hearsay;
 mod identity;
 mod local;
 mod log;
@@ -48,5 +51,6 @@ pub use clock::SystemClock;
 pub use config::{Bootstrap, CACHE_BYTES, Config, Snapshots, Timing, Tls};
 pub use durable::{Damage, SyncPolicy};
 pub use error::Error;
+pub use hearsay::Heard;
 pub use node::Node;
 pub use status::{LogStatus, Role, Status};

@@ -1,7 +1,7 @@
 //! What the parts of a running replica share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::batch::Batcher;
 use crate::clock::Timekeeper;
 use crate::config::Timing;
 use crate::duties::Duties;
+use crate::hearsay::{Hearsay, Word};
 use crate::identity::Member;
 use crate::peers::{Client, Lane, Peers};
 use crate::raft::{Metrics, Raft};
@@ -35,6 +36,9 @@ pub(crate) struct Local {
     pub(crate) draining: AtomicBool,
     /// The leader said that this replica is no member.
     pub(crate) removed: AtomicBool,
+    pub(crate) hearsay: Hearsay,
+    /// A position: nothing of the history up to it is left in the log.
+    erased: AtomicU64,
     freshness: Mutex<Freshness>,
     confirmed: Mutex<Option<Confirmed>>,
 }
@@ -42,7 +46,7 @@ pub(crate) struct Local {
 /// What this replica knew for certain when a quorum last confirmed it as the leader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Confirmed {
-    /// When it asked.
+    /// When it asked, by the time since boot.
     pub(crate) as_of: MonoMs,
     /// Everything that was committed then.
     pub(crate) position: Position,
@@ -70,8 +74,29 @@ impl Local {
             timing,
             draining: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            hearsay: Hearsay::default(),
+            erased: AtomicU64::new(0),
             freshness: Mutex::default(),
             confirmed: Mutex::default(),
+        }
+    }
+
+    /// Nothing of the history up to here is left in the log, as far as this life knows.
+    pub(crate) fn erased(&self) -> Position {
+        Position(self.erased.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn erased_up_to(&self, position: Position) {
+        self.erased.fetch_max(position.0, Ordering::Relaxed);
+    }
+
+    /// What this replica says of itself.
+    pub(crate) fn word(&self) -> Word {
+        Word {
+            session: self.session,
+            at: self.clock.boot(),
+            applied: self.views.state().meta.position,
+            erased: self.erased(),
         }
     }
 
@@ -138,7 +163,7 @@ impl Local {
 
     /// As the leader: lets a quorum confirm it, and remembers.
     pub(crate) async fn confirm(&self) -> Result<(), String> {
-        let as_of = self.clock.mono();
+        let as_of = self.clock.boot();
         let position = self.confirmed_position().await?;
         *self
             .confirmed
@@ -156,7 +181,7 @@ impl Local {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This replica has applied everything that was committed at `as_of`.
+    /// This replica has applied everything that was committed at `as_of`, by the time since boot.
     pub(crate) fn caught_up(&self, as_of: MonoMs) {
         let mut freshness = self
             .freshness
@@ -170,6 +195,6 @@ impl Local {
             .freshness
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        freshness.staleness(self.clock.mono())
+        freshness.staleness(self.clock.boot())
     }
 }

@@ -29,7 +29,7 @@ use crate::peers::{Peers, read_tls};
 use crate::raft::Raft;
 use crate::server::Door;
 use crate::status::Status;
-use crate::{disk, duties, entrance, members, propose, pulse, server, status};
+use crate::{disk, duties, entrance, eraser, members, propose, pulse, server, status};
 
 /// How long the end of a replica waits for what is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -145,6 +145,7 @@ impl Node {
         node.spawn(pulse::run(node.0.local.clone()));
         node.spawn(duties::run(node.0.local.clone()));
         node.spawn(members::run(node.0.local.clone()));
+        node.spawn(eraser::run(node.0.local.clone()));
         node.spawn(entrance::announce(
             node.0.local.clone(),
             identity,

@@ -15,6 +15,7 @@ use evermint_core::time::{MonoMs, UnixMs, millis};
 use evermint_proto::replica::v1 as wire;
 use evermint_proto::replica::v1::beat_response::Result as Beaten;
 
+use crate::hearsay::Word;
 use crate::local::Local;
 use crate::members;
 
@@ -68,15 +69,17 @@ pub(crate) async fn beat(local: &Local) -> Result<Option<(Position, MonoMs)>, St
         let eligible = is_eligible(local, leader, local.draining.load(Ordering::Relaxed));
         let now = local.clock.mono();
         local.duties.beat(leader, local.session, eligible, now);
+        local.hearsay.hear(leader, local.word());
         local.confirm().await?;
         return Ok(None);
     }
-    let asked = local.clock.mono();
+    let asked = local.clock.boot();
     let request = wire::BeatRequest {
         envelope: local.envelope(leader),
         session: local.session.0.to_be_bytes().to_vec().into(),
         applied: local.views.state().meta.position.0,
         draining: local.draining.load(Ordering::Relaxed),
+        erased: local.erased().0,
     };
     let mut client = local.client(leader)?;
     let response = client.beat(request).await.map_err(|e| e.to_string())?;
@@ -93,6 +96,7 @@ pub(crate) async fn beat(local: &Local) -> Result<Option<(Position, MonoMs)>, St
     local.removed.store(false, Ordering::Relaxed);
     let pushed = local.clock.observe(UnixMs(pulse.clock_ms));
     local.views.clock_pushed(pushed);
+    local.hearsay.repeat(pulse.heard, local.clock.boot());
     Ok(pulse.confirmed.map(|confirmed| {
         let age = std::time::Duration::from_millis(confirmed.age_ms);
         (Position(confirmed.position), asked - age)
@@ -112,13 +116,21 @@ pub(crate) fn answer(local: &Local, from: ReplicaId, request: &wire::BeatRequest
         let session = SessionId(u128::from_be_bytes(session));
         let eligible = is_eligible(local, from, request.draining);
         local.duties.beat(from, session, eligible, now);
+        let word = Word {
+            session,
+            at: local.clock.boot(),
+            applied: Position(request.applied),
+            erased: Position(request.erased),
+        };
+        local.hearsay.hear(from, word);
     }
     Beaten::Pulse(wire::Pulse {
         clock_ms: local.clock.stamp().0,
         confirmed: local.confirmed().map(|confirmed| wire::Confirmed {
             position: confirmed.position.0,
-            age_ms: millis(now.since(confirmed.as_of)),
+            age_ms: millis(local.clock.boot().since(confirmed.as_of)),
         }),
+        heard: local.hearsay.tell(local.clock.boot()),
     })
 }
 

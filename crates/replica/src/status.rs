@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evermint_core::id::{Position, ReplicaId, SessionId};
+use evermint_core::state::State;
 use openraft::ServerState;
 
 use crate::error::Error;
+use crate::hearsay::Heard;
 use crate::local::Local;
 use crate::members;
 
@@ -37,6 +39,8 @@ pub struct Status {
     /// Only on the leader: by how many log entries each other replica is behind; `None` while
     /// nothing is known of it.
     pub lag: BTreeMap<ReplicaId, Option<u64>>,
+    /// What is known of the members: on the leader what it heard, on others what it told them.
+    pub heard: BTreeMap<ReplicaId, Heard>,
     /// Time since it last knew itself caught up with a leader.
     pub staleness: Option<Duration>,
     /// Bytes of its store on disk.
@@ -120,6 +124,7 @@ pub(crate) async fn of(local: &Local, disk_bytes: u64) -> Status {
         learners: ids(membership.learner_ids().collect()),
         shards,
         lag: members::lag(&metrics),
+        heard: heard(local, &state),
         staleness: local.staleness(),
         disk_bytes,
         stopped: match metrics.running_state {
@@ -127,4 +132,11 @@ pub(crate) async fn of(local: &Local, disk_bytes: u64) -> Status {
             Ok(()) => removed.then(|| Error::Removed.to_string()),
         },
     }
+}
+
+/// What was heard of the members, and of this replica what it knows itself.
+fn heard(local: &Local, state: &State) -> BTreeMap<ReplicaId, Heard> {
+    local.hearsay.hear(local.me.replica, local.word());
+    let now = local.clock.boot();
+    local.hearsay.of(now, |id| state.replicas.contains_key(&id))
 }

@@ -237,6 +237,11 @@ impl Tx<'_> {
         self.state.credentials.remove(id);
     }
 
+    /// This command removes secrets from the state, and the log has to follow.
+    fn note_destruction(&mut self) {
+        self.state.meta.destroyed = self.stamp.position;
+    }
+
     fn put_sandbox(&mut self, sandbox: Sandbox) {
         self.touched.insert(Key::Sandbox(sandbox.id));
         self.state.sandbox_names.insert(

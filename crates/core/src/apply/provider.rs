@@ -128,6 +128,12 @@ impl Tx<'_> {
             limit::CREDENTIALS,
         )?;
 
+        let replaces = put
+            .iter()
+            .any(|new| self.state.credentials.contains_key(&new.id));
+        if replaces || !remove.is_empty() {
+            self.note_destruction();
+        }
         for mut credential in put {
             credential.touched = self.stamp.position;
             self.put_credential(credential);
@@ -169,6 +175,7 @@ impl Tx<'_> {
                 by: users.join(", "),
             });
         }
+        self.note_destruction();
         for key in &provider.credentials {
             self.remove_credential(&CredentialId {
                 provider: id,

@@ -45,6 +45,9 @@ impl Tx<'_> {
                 self.blank_credential(&provider, &id.key)
             }
         };
+        if credential.refresh.is_some() {
+            self.note_destruction();
+        }
         drop_doubt(&mut credential);
         if let (Some(value), Some(end)) = (&mut credential.value, expires_at) {
             value.expires_at = Some(end);
@@ -113,6 +116,7 @@ impl Tx<'_> {
         if credential.refresh.take().is_none() {
             return changed(false);
         }
+        self.note_destruction();
         drop_doubt(&mut credential);
         self.audit_change("delete-refresh", id);
         self.put_credential(credential);

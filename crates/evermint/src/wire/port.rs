@@ -93,20 +93,16 @@ pub(super) async fn keep_status(
 
 /// In the gateway's words.
 pub(super) fn raft_status(status: Status) -> RaftStatus {
-    let lagging = status.lag.iter().map(|(id, lag)| {
-        let peer = Peer {
-            lag: *lag,
-            ..Peer::default()
-        };
-        (*id, peer)
-    });
-    let mut peers: BTreeMap<ReplicaId, Peer> = lagging.collect();
-    let me = Peer {
-        session: Some(status.session),
-        lag: None,
-        last_heard: Some(Duration::ZERO),
-    };
-    peers.insert(status.replica, me);
+    let mut peers: BTreeMap<ReplicaId, Peer> = BTreeMap::new();
+    for (id, heard) in status.heard {
+        let peer = peers.entry(id).or_default();
+        peer.session = Some(heard.session);
+        peer.last_heard = Some(heard.age);
+        peer.erased = Some(heard.erased);
+    }
+    for (id, lag) in status.lag {
+        peers.entry(id).or_default().lag = lag;
+    }
     RaftStatus {
         role: match status.role {
             evermint_replica::Role::Leader => Role::Leader,

@@ -42,6 +42,7 @@ impl Cluster for Services {
                     lag: peer.lag,
                     last_heard_ms: peer.last_heard.map(millis),
                     shards: owned.get(&member.id).copied().unwrap_or_default(),
+                    erased_position: peer.erased.map(|position| position.0),
                 }
             })
             .collect();
