@@ -21,6 +21,8 @@ pub struct Endpoint {
     pub port: u16,
     /// A path, or a pattern; empty for any.
     pub path: String,
+    /// Whether placeholders are replaced in request bodies.
+    pub body_rewrite: bool,
 }
 
 /// A variable whose value is not secret.
