@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evermint_core::credential::Verdict;
-use evermint_core::environment::{Endpoint, Plain, Problem, Variable};
+use evermint_core::environment::{Plain, Problem, Variable};
 use evermint_core::id::Generation;
+use evermint_core::profile::binding::Binding;
 use evermint_core::secret::Secret;
 use evermint_core::time::UnixMs;
-use evermint_core::upstream::{Auth, Upstream};
 use evermint_proto::v1;
+use evermint_proto::v1::auth::Place;
 
 /// A bundle without its generation: what its revision stands for.
 #[derive(Debug, Default)]
@@ -36,12 +37,46 @@ pub(crate) struct RouteContent {
     pub(crate) slot: Slot,
 }
 
+/// Where the calls of a route go, and what they look like there.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) base_url: String,
+    pub(crate) protocols: Vec<String>,
+    pub(crate) auth: Auth,
+    pub(crate) model_in_path: bool,
+    pub(crate) request_path_override: Option<String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) passthrough_headers: Vec<String>,
+}
+
+/// The place of a token in a call. Whatever the caller put there is taken out before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// In a header, after a prefix.
+    Header {
+        /// In lower case, such as `authorization`.
+        name: String,
+        /// Such as `Bearer `; may be empty.
+        prefix: String,
+    },
+    /// In the query parameter of this name.
+    Query(String),
+    /// As the password of `Authorization: Basic`
+    /// ([RFC 7617](https://www.rfc-editor.org/rfc/rfc7617)).
+    Basic {
+        /// The user; empty if the token is `USER:PASSWORD` already.
+        user: String,
+    },
+    /// In the path: this one, with `{credential}` in the token's place.
+    Path(String),
+}
+
 #[derive(Debug)]
 pub(crate) struct CredentialContent {
     pub(crate) provider: String,
     pub(crate) key: String,
     pub(crate) variables: Vec<Variable>,
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Binding>,
     pub(crate) slot: Slot,
 }
 
@@ -94,6 +129,8 @@ impl From<v1::ResolvedRoute> for RouteContent {
                 auth: auth(route.auth),
                 model_in_path: route.model_in_path,
                 request_path_override: route.request_path_override,
+                headers: route.headers,
+                passthrough_headers: route.passthrough_headers,
             },
             credential_key: route.credential_key,
             slot: slot(route.token, route.unavailable),
@@ -119,12 +156,17 @@ impl From<v1::BundleCredential> for CredentialContent {
 
 fn auth(auth: Option<v1::Auth>) -> Auth {
     match auth.and_then(|auth| auth.place) {
-        Some(v1::auth::Place::Header(header)) => Auth::Header {
+        Some(Place::Header(header)) => Auth::Header {
             name: header.name,
             prefix: header.prefix,
         },
-        Some(v1::auth::Place::Query(name)) => Auth::Query(name),
-        None => Auth::bearer(),
+        Some(Place::Query(name)) => Auth::Query(name),
+        Some(Place::Basic(basic)) => Auth::Basic { user: basic.user },
+        Some(Place::Path(template)) => Auth::Path(template),
+        None => Auth::Header {
+            name: "authorization".to_owned(),
+            prefix: "Bearer ".to_owned(),
+        },
     }
 }
 
@@ -137,11 +179,12 @@ fn variable(variable: v1::SecretVariable) -> Variable {
 }
 
 /// A place with a port that cannot be is no place.
-fn endpoint(endpoint: v1::EndpointBinding) -> Option<Endpoint> {
-    Some(Endpoint {
+fn endpoint(endpoint: v1::EndpointBinding) -> Option<Binding> {
+    Some(Binding {
         host: endpoint.host,
         port: u16::try_from(endpoint.port).ok().filter(|port| *port > 0)?,
         path: endpoint.path,
+        body_rewrite: endpoint.body_rewrite,
     })
 }
 

@@ -5,15 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermint_core::environment::{Endpoint, Plain, Problem, Variable};
+use evermint_core::environment::{Plain, Problem, Variable};
 use evermint_core::id::{Generation, Position};
 use evermint_core::port::Clock;
+use evermint_core::profile::binding::Binding;
 use evermint_core::secret::Secret;
 use evermint_core::time::UnixMs;
-use evermint_core::upstream::Auth;
 
 use crate::cache::Held;
-use crate::content::{Content, CredentialContent, RouteContent, Slot, Unavailable};
+use crate::content::{Auth, Content, CredentialContent, RouteContent, Slot, Unavailable};
 
 /// One bundle. It does not change, but the time does: whether a value may be used is decided anew
 /// at every access.
@@ -226,9 +226,20 @@ impl<'a> Route<'a> {
         self.content.upstream.model_in_path
     }
 
-    /// What replaces the path of every call.
+    /// What comes after the base URL, and after the model if that stands in the path, instead of
+    /// the path of the call; an empty one means that nothing does.
     pub fn request_path_override(self) -> Option<&'a str> {
         self.content.upstream.request_path_override.as_deref()
+    }
+
+    /// Headers that every call gets.
+    pub fn headers(self) -> &'a BTreeMap<String, String> {
+        &self.content.upstream.headers
+    }
+
+    /// Headers of the caller that are passed on, beside those that every API needs.
+    pub fn passthrough_headers(self) -> &'a [String] {
+        &self.content.upstream.passthrough_headers
     }
 
     /// Its token, live or not.
@@ -271,7 +282,7 @@ impl<'a> Credential<'a> {
     }
 
     /// Where its values may be sent.
-    pub fn endpoints(self) -> &'a [Endpoint] {
+    pub fn endpoints(self) -> &'a [Binding] {
         &self.content.endpoints
     }
 

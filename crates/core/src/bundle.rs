@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::credential::Credential;
-use crate::id::{CredentialId, Position, ProfileId, ProviderId, SandboxId, Workspace};
+use crate::id::{CredentialId, Name, Position, ProfileId, ProviderId, SandboxId, Workspace};
 use crate::profile::CustomProfile;
 use crate::provider::{Provider, Route, Sandbox};
 use crate::record::Key;
@@ -20,8 +20,8 @@ pub struct Inputs {
     pub generation: Position,
     /// The routes of the sandbox's workspace, by name.
     pub routes: Vec<RouteInput>,
-    /// The credentials of the attached providers, in order of attachment and key.
-    pub credentials: Vec<CredentialInput>,
+    /// The attached providers, in the order of attachment.
+    pub attached: Vec<AttachedInput>,
 }
 
 /// A route with what it leads to.
@@ -37,25 +37,26 @@ pub struct RouteInput {
     pub credential: Option<Arc<Credential>>,
 }
 
-/// A credential with its provider.
+/// An attached provider with its credentials.
 #[derive(Clone, Debug)]
-pub struct CredentialInput {
-    /// Its provider.
+pub struct AttachedInput {
+    /// The provider.
     pub provider: Arc<Provider>,
-    /// The provider's profile, if it was imported; else it is a built-in one, or there is none.
+    /// Its profile, if it was imported; else it is a built-in one, or there is none.
     pub profile: Option<Arc<CustomProfile>>,
-    /// The credential.
-    pub credential: Arc<Credential>,
+    /// Its credentials, in the order of their keys.
+    pub credentials: Vec<Arc<Credential>>,
 }
 
 /// Gathers the inputs of a sandbox's bundle; `None` if there is no such sandbox.
 pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
     let sandbox = state.sandboxes.get(&sandbox)?.clone();
     let workspace = &sandbox.workspace;
+    let from = (workspace.clone(), Name::least());
     let routes: Vec<RouteInput> = state
         .routes
-        .iter()
-        .filter(|((w, _), _)| w == workspace)
+        .range(from..)
+        .take_while(|((w, _), _)| w == workspace)
         .filter_map(|(_, route)| {
             let provider = state.providers.get(&route.provider)?.clone();
             let key = route
@@ -77,34 +78,24 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
             })
         })
         .collect();
-    let attached: Vec<&Arc<Provider>> = sandbox
+    let attached: Vec<AttachedInput> = sandbox
         .providers
         .iter()
         .filter_map(|id| state.providers.get(id))
-        .collect();
-    let credentials: Vec<CredentialInput> = attached
-        .iter()
-        .flat_map(|provider| {
-            let profile = custom_profile(state, provider);
-            state
-                .credentials_of(provider)
-                .map(move |credential| CredentialInput {
-                    provider: Arc::clone(provider),
-                    profile: profile.clone(),
-                    credential: credential.clone(),
-                })
+        .map(|provider| AttachedInput {
+            provider: Arc::clone(provider),
+            profile: custom_profile(state, provider),
+            credentials: state.credentials_of(provider).cloned().collect(),
         })
         .collect();
     let marks = state.workspaces.get(workspace).map(|m| m.route_deleted);
     let generation = std::iter::once(sandbox.touched)
         .chain(marks)
-        .chain(attached.iter().map(|p| p.touched))
-        .chain(
-            attached
-                .iter()
-                .filter_map(|p| Some(custom_profile(state, p)?.touched)),
-        )
-        .chain(credentials.iter().map(|c| c.credential.touched))
+        .chain(attached.iter().flat_map(|a| {
+            std::iter::once(a.provider.touched)
+                .chain(a.profile.iter().map(|p| p.touched))
+                .chain(a.credentials.iter().map(|c| c.touched))
+        }))
         .chain(routes.iter().flat_map(|r| {
             [r.route.touched, r.provider.touched]
                 .into_iter()
@@ -117,23 +108,26 @@ pub fn inputs(state: &State, sandbox: SandboxId) -> Option<Inputs> {
         sandbox,
         generation,
         routes,
-        credentials,
+        attached,
     })
 }
 
 impl Inputs {
-    /// The providers of the routes, then the attached ones that have a credential.
+    /// The providers of the routes, then the attached ones.
     pub fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
         let of_routes = self.routes.iter().map(|r| &r.provider);
-        of_routes.chain(self.credentials.iter().map(|c| &c.provider))
+        of_routes.chain(self.attached.iter().map(|a| &a.provider))
+    }
+
+    /// The credentials of the routes, then those of the attached providers.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        let of_routes = self.routes.iter().filter_map(|r| r.credential.as_ref());
+        of_routes.chain(self.attached.iter().flat_map(|a| &a.credentials))
     }
 
     /// When the next of the values that are good at `now` ends.
     pub fn next_expiry(&self, now: UnixMs) -> Option<UnixMs> {
-        let of_routes = self.routes.iter().filter_map(|r| r.credential.as_ref());
-        let of_providers = self.credentials.iter().map(|c| &c.credential);
-        of_routes
-            .chain(of_providers)
+        self.credentials()
             .filter_map(|c| c.value.as_ref()?.expires_at)
             .filter(|end| *end > now)
             .min()

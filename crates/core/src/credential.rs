@@ -49,6 +49,8 @@ pub struct Value {
     pub expires_at: Option<UnixMs>,
     /// The generation that it was committed as.
     pub generation: Generation,
+    /// The entry that gave it; no other value of the credential has the same.
+    pub position: Position,
 }
 
 impl Value {

@@ -130,6 +130,13 @@ name!(
     "lower-case ASCII letters and digits, then also '-'"
 );
 
+impl Name {
+    /// No name comes before it: where a range of names begins.
+    pub fn least() -> Self {
+        Self("0".to_owned())
+    }
+}
+
 impl Workspace {
     /// The workspace of requests that name none.
     pub fn default_workspace() -> Self {

@@ -186,20 +186,31 @@ fn g6_bundles_never_grow_older(before: &State, after: &State) -> Result<(), Viol
             return violated("G6 no time travel", format!("sandbox {id}"));
         }
         let seen = |inputs: &bundle::Inputs| {
-            let values: Vec<_> = inputs
-                .credentials
+            let attached: Vec<_> = inputs
+                .attached
                 .iter()
-                .map(|c| (c.credential.id.clone(), c.credential.value.clone()))
+                .map(|a| {
+                    let credentials: Vec<_> = a
+                        .credentials
+                        .iter()
+                        .map(|c| {
+                            let epoch = c.refresh.as_ref().map(|r| r.epoch);
+                            (c.id.clone(), c.value.clone(), epoch)
+                        })
+                        .collect();
+                    (a.provider.config.clone(), a.profile.clone(), credentials)
+                })
                 .collect();
             let routes: Vec<_> = inputs
                 .routes
                 .iter()
                 .map(|r| {
                     let value = r.credential.as_ref().and_then(|c| c.value.clone());
-                    (r.route.clone(), r.provider.config.clone(), value)
+                    let config = r.provider.config.clone();
+                    (r.route.clone(), config, r.profile.clone(), value)
                 })
                 .collect();
-            (values, routes)
+            (attached, routes)
         };
         if is.generation == was.generation && seen(&was) != seen(&is) {
             return violated(

@@ -30,4 +30,3 @@ pub mod settings;
 pub mod state;
 pub mod strategy;
 pub mod time;
-pub mod upstream;

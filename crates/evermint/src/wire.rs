@@ -135,6 +135,7 @@ impl Replica {
             proposer,
             view,
             keyring: Arc::clone(&keyring),
+            catalog: Arc::default(),
             policy: Arc::new(Policy(Arc::clone(&minter))),
             prober: minter,
             control: Arc::new(Control {

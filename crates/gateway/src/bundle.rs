@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use evermint_core::bundle::Inputs;
+use evermint_core::bundle::{Inputs, RouteInput};
 use evermint_core::credential::{Credential, Verdict};
+use evermint_core::environment::{self, Environment, Problem, environment};
 use evermint_core::id::{CredentialId, Position};
+use evermint_core::profile::Auth;
+use evermint_core::profile::catalog::Catalog;
+use evermint_core::profile::route::{NoUpstream, Upstream};
 use evermint_core::time::UnixMs;
-use evermint_core::upstream::upstream;
 use evermint_failpoint::{Bug, planted};
 use evermint_proto::v1;
 use evermint_seal::{Context, Keyring};
@@ -70,15 +73,9 @@ impl Outline {
     pub(crate) fn of(inputs: &Inputs, now: UnixMs) -> Self {
         Self {
             generation: inputs.generation,
-            gaps: credentials(inputs).map(|c| gap(c, now)).collect(),
+            gaps: inputs.credentials().map(|c| gap(c, now)).collect(),
         }
     }
-}
-
-/// The credentials of routes, then those of providers.
-fn credentials(inputs: &Inputs) -> impl Iterator<Item = &Credential> {
-    let of_routes = inputs.routes.iter().filter_map(|r| r.credential.as_deref());
-    of_routes.chain(inputs.credentials.iter().map(|c| c.credential.as_ref()))
 }
 
 fn gap(credential: &Credential, now: UnixMs) -> Option<Gap> {
@@ -104,10 +101,10 @@ fn gap(credential: &Credential, now: UnixMs) -> Option<Gap> {
 type Opened = Result<BTreeMap<String, String>, Gap>;
 
 /// Makes the bundle at `now`.
-pub(crate) fn make(inputs: &Inputs, keyring: &Keyring, now: UnixMs) -> Ready {
+pub(crate) fn make(inputs: &Inputs, catalog: &Catalog, keyring: &Keyring, now: UnixMs) -> Ready {
     let mut failures = Vec::new();
     let mut opened: BTreeMap<CredentialId, Opened> = BTreeMap::new();
-    for credential in credentials(inputs) {
+    for credential in inputs.credentials() {
         opened.entry(credential.id.clone()).or_insert_with(|| {
             if let Some(gap) = gap(credential, now) {
                 return Err(gap);
@@ -118,21 +115,27 @@ pub(crate) fn make(inputs: &Inputs, keyring: &Keyring, now: UnixMs) -> Ready {
             })
         });
     }
+    let environment = environment(inputs, catalog);
 
-    // The revision is a hash of the bundle in which every value is replaced by the place in the
-    // history that it came from: it changes with the value, and tells nothing of it.
-    let public = assemble(inputs, |credential| {
+    // Revisions are hashes of the bundle in which every value is replaced by the place in the
+    // history that it came from: they change with the value, and tell nothing of it.
+    let public = assemble(inputs, catalog, &environment, |credential| {
         let mut outcome = opened[&credential.id].clone();
+        let position = credential.value.as_ref().map(|v| v.position);
         for value in outcome.iter_mut().flat_map(BTreeMap::values_mut) {
-            *value = credential.touched.to_string();
+            *value = position.unwrap_or_default().to_string();
         }
         outcome
     });
     let revision = format!("{:016x}", xxh3_64(&public.encode_to_vec()));
+    let environment_revision = fingerprint(public);
 
-    let mut bundle = assemble(inputs, |credential| opened[&credential.id].clone());
+    let mut bundle = assemble(inputs, catalog, &environment, |credential| {
+        opened[&credential.id].clone()
+    });
     bundle.generation = inputs.generation.0;
     bundle.revision.clone_from(&revision);
+    bundle.environment_revision = environment_revision;
     Ready {
         bytes: Bytes::from(bundle.encode_to_vec()),
         generation: inputs.generation,
@@ -141,6 +144,13 @@ pub(crate) fn make(inputs: &Inputs, keyring: &Keyring, now: UnixMs) -> Ready {
         ends: ends(&bundle),
         failures,
     }
+}
+
+/// The environment's part of a bundle as a number. Never 0, which means "none".
+fn fingerprint(mut public: v1::Bundle) -> u64 {
+    public.routes.clear();
+    public.problems.clear();
+    xxh3_64(&public.encode_to_vec()).max(1)
 }
 
 /// What is said of a value that cannot be opened.
@@ -164,10 +174,16 @@ fn open(credential: &Credential, keyring: &Keyring) -> Result<BTreeMap<String, S
         .collect()
 }
 
-/// The bundle without generation and revision, with values as `value` gives them.
-fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundle {
-    let token = |credential: &Credential| match value(credential) {
-        Ok(values) => {
+/// The bundle without generation and revisions, with values as `value` gives them.
+fn assemble(
+    inputs: &Inputs,
+    catalog: &Catalog,
+    environment: &Environment,
+    value: impl Fn(&Credential) -> Opened,
+) -> v1::Bundle {
+    let token = |credential: &Credential, fills: &dyn Fn(&str) -> bool| match value(credential) {
+        Ok(mut values) => {
+            values.retain(|key, _| fills(key));
             let token = v1::Token {
                 values,
                 expires_at_ms: credential
@@ -181,19 +197,27 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
         }
         Err(gap) => (None, Some(unavailable(&gap))),
     };
+    let mut problems = environment.problems.clone();
     let routes = inputs.routes.iter().map(|input| {
         let (token, unavailable) = match input.credential.as_deref() {
-            Some(credential) => token(credential),
+            Some(credential) => token(credential, &|_| true),
             None => (None, Some(unavailable(&NO_CREDENTIAL))),
         };
+        let upstream = upstream(input, catalog).unwrap_or_else(|error| {
+            problems.push(Problem {
+                provider: input.provider.name.to_string(),
+                key: String::new(),
+                cause: format!("route {} leads nowhere: {error}", input.route.name),
+            });
+            nowhere(input)
+        });
         let key = |id: &CredentialId| id.key.to_string();
-        let upstream = upstream(&input.provider);
         v1::ResolvedRoute {
             name: input.route.name.to_string(),
             provider: input.provider.name.to_string(),
             provider_type: input.provider.kind.to_string(),
             config: input.provider.config.clone(),
-            model: input.route.model.clone(),
+            model: upstream.model,
             timeout_secs: input.route.timeout_secs,
             credential_key: input
                 .credential
@@ -204,28 +228,68 @@ fn assemble(inputs: &Inputs, value: impl Fn(&Credential) -> Opened) -> v1::Bundl
             unavailable,
             base_url: upstream.base_url,
             protocols: upstream.protocols,
-            auth: Some(show::auth(upstream.auth)),
+            auth: Some(show::auth(&upstream.auth)),
             model_in_path: upstream.model_in_path,
-            request_path_override: upstream.request_path_override,
+            request_path_override: upstream.request_path,
+            headers: upstream.headers,
+            passthrough_headers: upstream.passthrough_headers,
         }
     });
-    let credentials = inputs.credentials.iter().map(|input| {
-        let (token, unavailable) = token(&input.credential);
+    let routes = routes.collect();
+    let credentials = environment.secrets.iter().map(|part| {
+        let variables = &part.variables;
+        let (token, unavailable) = token(&part.credential, &|key| {
+            variables.iter().any(|v| v.key == key)
+        });
         v1::BundleCredential {
-            provider: input.provider.name.to_string(),
-            key: input.credential.id.key.to_string(),
+            provider: part.provider.name.to_string(),
+            key: part.credential.id.key.to_string(),
             token,
             unavailable,
-            ..v1::BundleCredential::default()
+            variables: variables.iter().map(show::variable).collect(),
+            endpoints: part.bindings.iter().map(show::binding).collect(),
         }
     });
     v1::Bundle {
         sandbox: inputs.sandbox.id.to_string(),
         generation: 0,
         revision: String::new(),
-        routes: routes.collect(),
+        routes,
         credentials: credentials.collect(),
-        ..v1::Bundle::default()
+        plain: environment.plain.iter().map(show::plain).collect(),
+        environment_revision: 0,
+        problems: problems.iter().map(show::problem).collect(),
+    }
+}
+
+/// Where a route leads. A provider without a profile leads where its settings say.
+fn upstream(input: &RouteInput, catalog: &Catalog) -> Result<Upstream, NoUpstream> {
+    let provider = &input.provider;
+    let profile = catalog.profile_for(&provider.kind, input.profile.as_deref());
+    let key = input.credential.as_ref().map(|c| &c.id.key);
+    match profile {
+        Some(profile) => profile.upstream(&provider.config, &input.route.model, key),
+        None => match environment::base_url(provider) {
+            Some(url) => Ok(Upstream {
+                base_url: url.to_owned(),
+                ..nowhere(input)
+            }),
+            None => Err(NoUpstream::NoBaseUrl("base_url".to_owned())),
+        },
+    }
+}
+
+/// A route of which only the model is known.
+fn nowhere(input: &RouteInput) -> Upstream {
+    Upstream {
+        base_url: String::new(),
+        protocols: Vec::new(),
+        auth: Auth::Unspecified,
+        headers: BTreeMap::new(),
+        passthrough_headers: Vec::new(),
+        model: input.route.model.clone(),
+        model_in_path: false,
+        request_path: None,
     }
 }
 

@@ -131,7 +131,11 @@ pub async fn serve(
     }
 
     let shared = Arc::new(Shared {
-        views: Views::new(Arc::clone(&ports.view), Arc::clone(&ports.keyring)),
+        views: Views::new(
+            Arc::clone(&ports.view),
+            Arc::clone(&ports.keyring),
+            Arc::clone(&ports.catalog),
+        ),
         ports,
         trials: Semaphore::new(TRIALS_MAX),
         limits: config.limits,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use evermint_core::command::{Command, Done, Kind};
 use evermint_core::id::{CredentialId, Name, Position, Workspace};
 use evermint_core::port::{Prober, Proposer, StateView};
+use evermint_core::profile::catalog::Catalog;
 use evermint_core::provider::{Provider, Sandbox};
 use evermint_core::secret::{Sealed, Secret};
 use evermint_core::state::State;
@@ -31,6 +32,8 @@ pub struct Ports {
     pub view: Arc<dyn StateView>,
     /// Seals what comes in, opens what goes out.
     pub keyring: Arc<Keyring>,
+    /// The built-in profiles.
+    pub catalog: Arc<Catalog>,
     /// Checks configurations of refreshes.
     pub policy: Arc<dyn RefreshPolicy>,
     /// Tries refreshes.

@@ -4,14 +4,17 @@ use evermint_core::audit::{AuditEvent, AuditRecord, MintEnd};
 use evermint_core::credential::{
     Credential, Doubt, LostMint, Phase, Reason, Refresh, Ticket, Verdict,
 };
+use evermint_core::environment::{Plain, Problem, Variable};
 use evermint_core::id::{Name, ProviderId};
+use evermint_core::profile::Auth;
+use evermint_core::profile::binding::Binding;
 use evermint_core::provider::{Provider, Route, Sandbox};
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
 use evermint_core::strategy::ReplayPolicy;
 use evermint_core::time::UnixMs;
-use evermint_core::upstream::Auth;
 use evermint_proto::v1;
+use evermint_proto::v1::auth::Place;
 
 use crate::port::Role;
 
@@ -38,12 +41,57 @@ fn reason(reason: Reason) -> v1::Reason {
     }
 }
 
-pub(crate) fn auth(auth: Auth) -> v1::Auth {
+/// A token travels as a bearer unless the profile says otherwise.
+pub(crate) fn auth(auth: &Auth) -> v1::Auth {
+    let header = |name: &str, prefix: &str| {
+        Place::Header(v1::HeaderAuth {
+            name: name.to_ascii_lowercase(),
+            prefix: prefix.to_owned(),
+        })
+    };
     let place = match auth {
-        Auth::Header { name, prefix } => v1::auth::Place::Header(v1::HeaderAuth { name, prefix }),
-        Auth::Query(name) => v1::auth::Place::Query(name),
+        Auth::Unspecified => header("authorization", "Bearer "),
+        Auth::Bearer { header: name } if name.is_empty() => header("authorization", "Bearer "),
+        Auth::Bearer { header: name } => header(name, "Bearer "),
+        Auth::Header { name, prefix } => header(name, prefix),
+        Auth::Basic { user } => Place::Basic(v1::BasicAuth { user: user.clone() }),
+        Auth::Query { param } => Place::Query(param.clone()),
+        Auth::Path { template } => Place::Path(template.clone()),
     };
     v1::Auth { place: Some(place) }
+}
+
+pub(crate) fn binding(binding: &Binding) -> v1::EndpointBinding {
+    v1::EndpointBinding {
+        host: binding.host.clone(),
+        port: binding.port.into(),
+        path: binding.path.clone(),
+        body_rewrite: binding.body_rewrite,
+    }
+}
+
+pub(crate) fn variable(variable: &Variable) -> v1::SecretVariable {
+    v1::SecretVariable {
+        key: variable.key.clone(),
+        identity: variable.identity.clone(),
+        handle: variable.handle.clone().unwrap_or_default(),
+    }
+}
+
+pub(crate) fn plain(plain: &Plain) -> v1::PlainVariable {
+    v1::PlainVariable {
+        provider: plain.provider.clone(),
+        key: plain.key.clone(),
+        value: plain.value.clone(),
+    }
+}
+
+pub(crate) fn problem(problem: &Problem) -> v1::Problem {
+    v1::Problem {
+        provider: problem.provider.clone(),
+        key: problem.key.clone(),
+        cause: problem.cause.clone(),
+    }
 }
 
 pub(crate) fn role(role: Role) -> v1::Role {

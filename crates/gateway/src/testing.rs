@@ -130,6 +130,7 @@ impl FakeCluster {
             proposer: Arc::new(self.clone()),
             view: Arc::new(self.clone()),
             keyring: Arc::clone(&self.0.keyring),
+            catalog: Arc::default(),
             policy,
             prober: Arc::new(self.clone()),
             control: Arc::new(self.clone()),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use evermint_core::bundle::{self, Affected, Inputs};
 use evermint_core::id::{Position, SandboxId};
 use evermint_core::port::{StateView, Touched};
+use evermint_core::profile::catalog::Catalog;
 use evermint_core::record::Key;
 use evermint_core::state::State;
 use evermint_core::time::UnixMs;
@@ -35,6 +36,7 @@ const TURN: usize = 64;
 pub(crate) struct Views {
     view: Arc<dyn StateView>,
     keyring: Arc<Keyring>,
+    catalog: Arc<Catalog>,
     entries: RwLock<BTreeMap<SandboxId, Arc<Entry>>>,
     /// Told when a bundle is kept whose expiry the timer does not know of.
     kept: Notify,
@@ -87,10 +89,15 @@ impl Watch {
 }
 
 impl Views {
-    pub(crate) fn new(view: Arc<dyn StateView>, keyring: Arc<Keyring>) -> Arc<Self> {
+    pub(crate) fn new(
+        view: Arc<dyn StateView>,
+        keyring: Arc<Keyring>,
+        catalog: Arc<Catalog>,
+    ) -> Arc<Self> {
         let views = Self {
             view,
             keyring,
+            catalog,
             entries: RwLock::default(),
             kept: Notify::new(),
         };
@@ -238,7 +245,7 @@ impl Views {
             return Some(ready);
         }
         made.outline = outline;
-        let newer = Arc::new(make(&made.inputs, &self.keyring, now));
+        let newer = Arc::new(make(&made.inputs, &self.catalog, &self.keyring, now));
         made.ready = Some(Arc::clone(&newer));
         if (newer.generation, &newer.revision) != (ready.generation, &ready.revision) {
             newer.log_failures();
@@ -252,7 +259,7 @@ impl Views {
         let state = self.view.state();
         let now = self.view.now();
         let inputs = bundle::inputs(&state, id)?;
-        let ready = Arc::new(make(&inputs, &self.keyring, now));
+        let ready = Arc::new(make(&inputs, &self.catalog, &self.keyring, now));
         ready.log_failures();
         let made = Made {
             checked: state.meta.position,

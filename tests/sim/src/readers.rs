@@ -94,10 +94,8 @@ impl World {
                 self.check_fresh(slot);
                 let sandbox = self.readers[reader].sandbox;
                 bundle::inputs(&self.replicas[slot].state, sandbox).map(|inputs| {
-                    let values = inputs.credentials.iter().map(|c| {
-                        let credential = &c.credential;
-                        (credential.id.clone(), credential.touched)
-                    });
+                    let attached = inputs.attached.iter().flat_map(|a| &a.credentials);
+                    let values = attached.map(|c| (c.id.clone(), c.touched));
                     (inputs.generation, values.collect())
                 })
             }

@@ -1,6 +1,6 @@
 //! Which endpoint is meant by a binding: patterns for hosts and paths.
 
-use evermint_core::environment::Endpoint;
+use evermint_core::profile::binding::Binding;
 use glob::Pattern;
 
 use super::encode::percent_decoded;
@@ -31,7 +31,7 @@ impl Destination {
     }
 
     /// Whether `endpoint` is this place.
-    pub(super) fn is(&self, endpoint: &Endpoint) -> bool {
+    pub(super) fn is(&self, endpoint: &Binding) -> bool {
         endpoint.port == self.port
             && host_matches(&endpoint.host, &self.host)
             && self.path_matches(&endpoint.path)
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn check(pattern: (&str, u16, &str), place: (&str, u16, &str), expected: bool) {
-        let endpoint = Endpoint {
+        let endpoint = Binding {
             host: pattern.0.to_owned(),
             port: pattern.1,
             path: pattern.2.to_owned(),

@@ -139,6 +139,7 @@ impl Tx<'_> {
             issued_at: ticket.granted_at,
             expires_at: Some(ticket.granted_at + Duration::from_millis(lifetime)),
             generation,
+            position: self.stamp.position,
         });
         credential.touched = self.stamp.position;
         credential.phase = Phase::Idle;

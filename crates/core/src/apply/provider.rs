@@ -11,7 +11,7 @@ use crate::id::{
 use crate::placement::shard_of;
 use crate::provider::{Provider, limit};
 use crate::record::Key;
-use crate::time::UnixMs;
+use crate::time::{Stamp, UnixMs};
 
 impl Tx<'_> {
     pub(super) fn create_provider(
@@ -43,7 +43,7 @@ impl Tx<'_> {
         };
         for (key, value) in credentials {
             let blank = self.blank_credential(&provider, key);
-            self.put_credential(with_static_value(blank, value, self.stamp.at));
+            self.put_credential(with_static_value(blank, value, self.stamp));
         }
         self.put_provider(provider);
         self.audit_change("create-provider", format_args!("{workspace}/{name}"));
@@ -101,7 +101,7 @@ impl Tx<'_> {
                             self.blank_credential(&provider, key)
                         }
                     };
-                    put.push(with_static_value(credential, value, self.stamp.at));
+                    put.push(with_static_value(credential, value, self.stamp));
                 }
             }
         }
@@ -258,13 +258,14 @@ pub(super) fn check_count(what: &str, count: usize, max: usize) -> Result<(), Re
     Ok(())
 }
 
-fn with_static_value(mut credential: Credential, value: &StaticValue, at: UnixMs) -> Credential {
+fn with_static_value(mut credential: Credential, value: &StaticValue, stamp: Stamp) -> Credential {
     credential.generation = credential.generation.next();
     credential.value = Some(Value {
         outputs: BTreeMap::from([(credential.id.key.clone(), value.sealed.clone())]),
-        issued_at: at,
+        issued_at: stamp.at,
         expires_at: value.expires_at,
         generation: credential.generation,
+        position: stamp.position,
     });
     credential
 }

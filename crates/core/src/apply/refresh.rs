@@ -49,9 +49,10 @@ impl Tx<'_> {
             self.note_destruction();
         }
         drop_doubt(&mut credential);
+        // Placeholders of the old configuration end with it.
+        credential.touched = self.stamp.position;
         if let (Some(value), Some(end)) = (&mut credential.value, expires_at) {
             value.expires_at = Some(end);
-            credential.touched = self.stamp.position;
         }
         // A new configuration is proven at once, unless the operator vouches for the value that
         // is there by saying when it ends.
@@ -118,6 +119,7 @@ impl Tx<'_> {
         }
         self.note_destruction();
         drop_doubt(&mut credential);
+        credential.touched = self.stamp.position;
         self.audit_change("delete-refresh", id);
         self.put_credential(credential);
         changed(true)

@@ -19,6 +19,34 @@ pub struct Binding {
     pub body_rewrite: bool,
 }
 
+impl Binding {
+    /// Everything at and below a URL, which has to be one that secrets may be sent to.
+    pub fn of_url(url: &str) -> Option<Self> {
+        Format::Url.check(url).ok()?;
+        let (scheme, rest) = url.split_once("://")?;
+        let rest = rest.split(['?', '#']).next()?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            _ if scheme == "http" => (authority, 80),
+            _ => (authority, 443),
+        };
+        let path = path.trim_end_matches('/');
+        Some(Self {
+            host: host
+                .trim_matches(['[', ']'])
+                .trim_end_matches('.')
+                .to_ascii_lowercase(),
+            port,
+            path: match path {
+                "" => String::new(),
+                path => format!("{path}/**"),
+            },
+            body_rewrite: false,
+        })
+    }
+}
+
 impl Profile {
     /// What stands for a placeholder, among a provider's settings.
     pub fn config_value<'a>(

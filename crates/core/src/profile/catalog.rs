@@ -79,6 +79,21 @@ impl Catalog {
         self.find(state, workspace, &id)
     }
 
+    /// The profile of providers of type `kind`, whose imported profile is `custom` if there is one.
+    pub fn profile_for<'a>(
+        &'a self,
+        kind: &ProviderType,
+        custom: Option<&'a CustomProfile>,
+    ) -> Option<&'a Profile> {
+        match custom {
+            Some(custom) => Some(&custom.profile),
+            None => {
+                let id = ProfileId::new(kind.as_str()).ok()?;
+                self.builtin.get(&id).map(Arc::as_ref)
+            }
+        }
+    }
+
     /// The profile called `id` in `workspace`.
     pub fn find(&self, state: &State, workspace: &Workspace, id: &ProfileId) -> Option<Found> {
         match state.custom_profile(workspace, id) {

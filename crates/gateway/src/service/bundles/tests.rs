@@ -163,7 +163,11 @@ struct Read {
 fn gateway(cluster: &FakeCluster) -> Services {
     let ports = cluster.ports();
     let shutdown = CancellationToken::new();
-    let views = Views::new(Arc::clone(&ports.view), Arc::clone(&ports.keyring));
+    let views = Views::new(
+        Arc::clone(&ports.view),
+        Arc::clone(&ports.keyring),
+        Arc::clone(&ports.catalog),
+    );
     let follower = Arc::clone(&views);
     let stop = shutdown.clone();
     tokio::spawn(async move { follower.follow(stop).await });
