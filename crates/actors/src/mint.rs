@@ -74,12 +74,7 @@ async fn mint(room: &Room, task: &MintTask) -> Result<SealedMint, Failure> {
     reach(Point::BeforeSend, key);
     let minted = room.minter.mint(order).await?;
     check(Point::AfterAnswer, key).map_err(|e| failure(FailureClass::Unclear, e.to_string()))?;
-    seal(room, &task.credential, minted).map_err(|e| {
-        failure(
-            FailureClass::Unclear,
-            format!("the issuer's answer could not be sealed: {e}"),
-        )
-    })
+    seal(room, &task.credential, minted)
 }
 
 fn order(room: &Room, task: &MintTask) -> Result<MintOrder, Failure> {
@@ -110,23 +105,38 @@ fn order(room: &Room, task: &MintTask) -> Result<MintOrder, Failure> {
     })
 }
 
-fn seal(
-    room: &Room,
-    credential: &Credential,
-    minted: Minted,
-) -> Result<SealedMint, evermint_seal::Error> {
+/// Seals all outputs that the refresh declares, each under its own name; without one of them the
+/// mint fails as a whole.
+fn seal(room: &Room, credential: &Credential, minted: Minted) -> Result<SealedMint, Failure> {
     let id = &credential.id;
-    let seal = |context: Context<'_>, secret: &Secret| -> Result<Sealed, evermint_seal::Error> {
-        room.keyring.seal(&context, secret)
+    let seal = |context: Context<'_>, secret: &Secret| -> Result<Sealed, Failure> {
+        room.keyring.seal(&context, secret).map_err(|e| {
+            failure(
+                FailureClass::Unclear,
+                format!("the issuer's answer could not be sealed: {e}"),
+            )
+        })
     };
     let token = seal(Context::value(id, &id.key), &minted.token)?;
+    let mut outputs = BTreeMap::from([(id.key.clone(), token)]);
+    let declared = credential.refresh.iter().flat_map(|r| &r.config.outputs);
+    for (output, key) in declared {
+        let secret = minted.extra_outputs.get(output).ok_or_else(|| Failure {
+            remedy: "see why it is missing, or configure the refresh without it".to_owned(),
+            ..failure(
+                FailureClass::UnknownRefusal,
+                format!("the mint gave no {output}"),
+            )
+        })?;
+        outputs.insert(key.clone(), seal(Context::value(id, key), secret)?);
+    }
     let mut new_material = BTreeMap::new();
     for (name, secret) in &minted.new_material {
         let sealed = seal(Context::material(id, name), secret)?;
         new_material.insert(name.clone(), sealed);
     }
     Ok(SealedMint {
-        outputs: BTreeMap::from([(id.key.clone(), token)]),
+        outputs,
         lifetime_ms: minted.lifetime.map(millis),
         new_material,
     })

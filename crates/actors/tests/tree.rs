@@ -17,7 +17,7 @@ use evermint_core::settings::Settings;
 use evermint_core::state::State;
 use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_core::time::Clocks;
-use evermint_fakes::{FakeCluster, FakeMinter, Script, TokioClock};
+use evermint_fakes::{FakeCluster, FakeMinter, MISSING, Script, TokioClock};
 use evermint_protocol::journal::{JournalEntry, Progress, SealedMint};
 use evermint_seal::Context;
 use tempfile::TempDir;
@@ -95,6 +95,10 @@ impl World {
     }
 
     fn configure(&self, provider: u128) {
+        self.configure_with(provider, &[]);
+    }
+
+    fn configure_with(&self, provider: u128, outputs: &[(&str, &str)]) {
         let credential = id(provider);
         let material = Context::material(&credential, "refresh_token");
         let sealed = self
@@ -105,14 +109,11 @@ impl World {
         let answer = self.cluster.apply(Command::ConfigureRefresh {
             credential,
             config: RefreshConfig {
-                strategy: Strategy::OAuth2RefreshToken,
-                token_url: "https://issuer.example/token".to_owned(),
-                scopes: vec![],
-                material: BTreeMap::new(),
-                replay: ReplayPolicy::Strict,
-                refresh_before_ms: None,
-                not_before_ms: None,
-                max_lifetime_ms: None,
+                outputs: outputs
+                    .iter()
+                    .map(|(output, key)| ((*output).to_owned(), CredentialKey::new(*key).unwrap()))
+                    .collect(),
+                ..RefreshConfig::new(Strategy::OAuth2RefreshToken, "https://issuer.example/token")
             },
             material: BTreeMap::from([("refresh_token".to_owned(), sealed)]),
             expires_at: None,
@@ -162,6 +163,49 @@ async fn a_credential_is_minted_and_minted_again_before_its_end() {
     assert_eq!(token.expose_str(), Some("token-3"));
     assert!(tree.shutdown(Duration::from_secs(60)).await);
     assert_eq!(w.journal(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_output_of_a_mint_is_sealed_under_its_own_name() {
+    let w = World::new([mints()]);
+    let id = w.grant(1);
+    w.configure_with(1, &[("secret", "SECRET"), ("session", "SESSION")]);
+    let tree = w.tree().await;
+    w.generation(&id, 1).await;
+    let value = w.cluster.state().credentials[&id].value.clone().unwrap();
+    let clear = value.outputs.iter().map(|(name, sealed)| {
+        let opened = w.cluster.keyring().open(&Context::value(&id, name), sealed);
+        let secret = opened.unwrap();
+        (name.to_string(), secret.expose_str().unwrap().to_owned())
+    });
+    let expected = [
+        ("SECRET", "secret-1"),
+        ("SESSION", "session-1"),
+        (id.key.as_str(), "token-1"),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(clear.collect::<BTreeMap<_, _>>(), expected.into());
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mint_that_lacks_an_output_fails_as_a_whole() {
+    let w = World::new([mints()]);
+    let id = w.grant(1);
+    w.configure_with(1, &[("secret", "SECRET"), (MISSING, "MORE")]);
+    let tree = w.tree().await;
+    w.until("a failure", &id, |c| {
+        c.refresh.as_ref().is_some_and(|r| r.failures == 1)
+    })
+    .await;
+    let credential = w.cluster.state().credentials[&id].clone();
+    assert_eq!(
+        (credential.value.clone(), credential.generation.0),
+        (None, 0)
+    );
+    let health = &credential.refresh.as_ref().unwrap().health;
+    assert_eq!(health.cause, "the mint gave no missing");
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
 }
 
 #[tokio::test(start_paused = true)]

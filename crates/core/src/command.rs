@@ -309,6 +309,18 @@ pub enum Refusal {
         /// The other provider.
         provider: Name,
     },
+    /// The name belongs to another credential of the same provider: one of its mint's outputs, or
+    /// its key.
+    #[error("{key} is given by credential {credential} of this provider; change that one first")]
+    OutputOf {
+        /// The name.
+        key: CredentialKey,
+        /// The credential that gives it.
+        credential: CredentialKey,
+    },
+    /// A mint's outputs are not those that its refresh declares; nothing of it is taken.
+    #[error("the outputs are not those that the refresh declares")]
+    WrongOutputs,
     /// The objects are in different workspaces.
     #[error("provider is in another workspace")]
     OtherWorkspace,

@@ -1,6 +1,6 @@
 //! A credential: its value, how it is refreshed, and where its mint stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,9 @@ pub struct RefreshConfig {
     pub scopes: Vec<String>,
     /// Public material by name.
     pub material: BTreeMap<String, String>,
+    /// Further outputs of each mint, by their name in the strategy (`session_token`), with the
+    /// name that sandboxes know. They are written, served and gone together with the credential.
+    pub outputs: BTreeMap<String, CredentialKey>,
     /// What the issuer does with a token that was used before.
     pub replay: ReplayPolicy,
     /// How long before its expiry a token is replaced, in milliseconds; computed if `None`.
@@ -103,6 +106,23 @@ pub struct RefreshConfig {
     pub not_before_ms: Option<u64>,
     /// No token is trusted for longer, in milliseconds.
     pub max_lifetime_ms: Option<u64>,
+}
+
+impl RefreshConfig {
+    /// A refresh with nothing said but the strategy and the token endpoint.
+    pub fn new(strategy: Strategy, token_url: impl Into<String>) -> Self {
+        Self {
+            strategy,
+            token_url: token_url.into(),
+            scopes: Vec::new(),
+            material: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            replay: ReplayPolicy::default(),
+            refresh_before_ms: None,
+            not_before_ms: None,
+            max_lifetime_ms: None,
+        }
+    }
 }
 
 /// Where the mint of a credential stands.
@@ -288,6 +308,17 @@ impl Verdict {
 }
 
 impl Credential {
+    /// The names that sandboxes know it by, in order: its key, the further outputs of its refresh,
+    /// and those of a value that an earlier configuration gave.
+    pub fn names(&self) -> BTreeSet<&CredentialKey> {
+        let configured = self.refresh.iter().flat_map(|r| r.config.outputs.values());
+        let served = self.value.iter().flat_map(|v| v.outputs.keys());
+        std::iter::once(&self.id.key)
+            .chain(configured)
+            .chain(served)
+            .collect()
+    }
+
     /// The ticket that is out, if one is.
     pub fn ticket(&self) -> Option<&Ticket> {
         match &self.phase {

@@ -1,8 +1,11 @@
 //! What must hold of every state, and of every step from one state to the next: one function
 //! for each promise. The simulation runs them after each step; replicas do in debug builds.
 
+use std::collections::BTreeSet;
+
 use crate::bundle;
 use crate::credential::{Credential, Phase};
+use crate::id::ProviderId;
 use crate::placement::shard_of;
 use crate::state::State;
 
@@ -30,6 +33,7 @@ fn violated<T>(promise: &'static str, what: impl Into<String>) -> Result<T, Viol
 pub fn check(state: &State) -> Result<(), Violation> {
     references_lead_somewhere(state)?;
     indices_agree(state)?;
+    names_are_given_once(state)?;
     for credential in state.credentials.values() {
         g1_the_ticket_is_the_newest_attempt(credential)?;
         values_are_of_their_time(state, credential)?;
@@ -97,6 +101,28 @@ fn indices_agree(state: &State) -> Result<(), Violation> {
     }
 }
 
+/// Among the credentials of a provider, and among those of a sandbox, no name stands for two
+/// values.
+fn names_are_given_once(state: &State) -> Result<(), Violation> {
+    let once = |providers: &[ProviderId], whose: String| {
+        let mut seen = BTreeSet::new();
+        let known = providers.iter().filter_map(|id| state.providers.get(id));
+        for name in known.flat_map(|provider| state.names_of(provider)) {
+            if !seen.insert(name) {
+                return violated("names are given once", format!("{whose}: {name}"));
+            }
+        }
+        Ok(())
+    };
+    for id in state.providers.keys() {
+        once(&[*id], format!("provider {id}"))?;
+    }
+    for sandbox in state.sandboxes.values() {
+        once(&sandbox.providers, format!("sandbox {}", sandbox.id))?;
+    }
+    Ok(())
+}
+
 /// G1: the one ticket, or the one doubt, of a credential is its newest attempt.
 fn g1_the_ticket_is_the_newest_attempt(credential: &Credential) -> Result<(), Violation> {
     let ticket = match &credential.phase {
@@ -116,7 +142,8 @@ fn values_are_of_their_time(state: &State, credential: &Credential) -> Result<()
         return violated(promise, format!("{} was touched later", credential.id));
     }
     if let Some(value) = &credential.value
-        && (value.generation > credential.generation || value.outputs.is_empty())
+        && (value.generation > credential.generation
+            || !value.outputs.contains_key(&credential.id.key))
     {
         return violated(promise, format!("{} has a foreign value", credential.id));
     }

@@ -126,7 +126,7 @@ pub fn retry_at(
 mod tests {
     use super::*;
     use crate::id::{CredentialKey, ProviderId};
-    use crate::strategy::{ReplayPolicy, Strategy};
+    use crate::strategy::Strategy;
 
     fn credential(n: u128) -> CredentialId {
         CredentialId {
@@ -136,16 +136,10 @@ mod tests {
     }
 
     fn config() -> RefreshConfig {
-        RefreshConfig {
-            strategy: Strategy::OAuth2ClientCredentials,
-            token_url: "https://issuer.example/token".to_owned(),
-            scopes: vec![],
-            material: Default::default(),
-            replay: ReplayPolicy::Strict,
-            refresh_before_ms: None,
-            not_before_ms: None,
-            max_lifetime_ms: None,
-        }
+        RefreshConfig::new(
+            Strategy::OAuth2ClientCredentials,
+            "https://issuer.example/token",
+        )
     }
 
     const HOUR: u64 = 3_600_000;

@@ -15,7 +15,8 @@ use crate::audit::AuditRecord;
 use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
-    CredentialId, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId,
+    CredentialId, CredentialKey, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId,
+    RequestId,
     SandboxId, ShardId, Workspace,
 };
 use crate::placement::Assignment;
@@ -170,6 +171,15 @@ impl State {
                 key: key.clone(),
             })
         })
+    }
+
+    /// Every name that sandboxes know values of the provider by: more than its keys where one
+    /// mint has several outputs.
+    pub fn names_of<'a>(
+        &'a self,
+        provider: &'a Provider,
+    ) -> impl Iterator<Item = &'a CredentialKey> {
+        self.credentials_of(provider).flat_map(|c| c.names())
     }
 
     /// The credentials that have a ticket out, in order.

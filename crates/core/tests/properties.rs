@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use evermint_core::apply::apply;
-use evermint_core::command::{Command, Proposal};
+use evermint_core::command::{Command, Proposal, StaticValue};
 use evermint_core::id::*;
 use evermint_core::invariant;
 use evermint_core::mint::FailureClass;
@@ -32,6 +32,7 @@ enum Step {
     Assign(u8),
     Provider(u8),
     DeleteProvider(u8),
+    Static(u8),
     Sandbox(u8),
     Attach(u8, u8),
     Detach(u8, u8),
@@ -54,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(Step::Assign),
         1 => (1..4_u8).prop_map(Step::Provider),
         1 => (1..4_u8).prop_map(Step::DeleteProvider),
+        2 => (0..8_u8).prop_map(Step::Static),
         1 => (1..3_u8).prop_map(Step::Sandbox),
         1 => (1..3_u8, 1..4_u8).prop_map(|(s, p)| Step::Attach(s, p)),
         1 => (1..3_u8, 1..4_u8).prop_map(|(s, p)| Step::Detach(s, p)),
@@ -89,6 +91,8 @@ fn command(world: &World, step: &Step) -> Option<Command> {
             }
             claim
         }
+        // Now and then for the outputs of another configuration.
+        Step::Commit(t) if *t == 5 => world.commit_of(5, "value", &["TOKEN", "SECRET"]),
         Step::Commit(t) => world.commit(u128::from(*t), "value"),
         Step::Fail(t, class) => world.fail(
             u128::from(*t),
@@ -104,19 +108,40 @@ fn command(world: &World, step: &Step) -> Option<Command> {
         ),
         Step::Expire(t) => world.expire(u128::from(*t)),
         Step::Abandon(t) => world.abandon(u128::from(*t)),
-        Step::Configure(n) => Command::ConfigureRefresh {
-            credential: token(),
-            config: config(
+        Step::Configure(n) => {
+            let mut config = config(
                 Way::ALL[usize::from(n % 3)],
                 [
                     ReplayPolicy::Safe,
                     ReplayPolicy::Grace(30_000),
                     ReplayPolicy::Strict,
                 ][usize::from(n / 2)],
-            ),
-            material: BTreeMap::from([("refresh_token".to_owned(), sealed("rt"))]),
-            expires_at: None,
-        },
+            );
+            if n % 2 == 1 {
+                let output = ["SECRET", "TOKEN"][usize::from(*n == 5)];
+                config.outputs = BTreeMap::from([("secret".to_owned(), key(output))]);
+            }
+            Command::ConfigureRefresh {
+                credential: token(),
+                config,
+                material: BTreeMap::from([("refresh_token".to_owned(), sealed("rt"))]),
+                expires_at: None,
+            }
+        }
+        Step::Static(n) => {
+            let name = key(["TOKEN", "SECRET"][usize::from(n % 2)]);
+            let value = StaticValue {
+                sealed: sealed("static"),
+                expires_at: None,
+            };
+            Command::UpdateProvider {
+                id: ProviderId(u128::from(1 + n % 4 / 2)),
+                expected_version: None,
+                config: BTreeMap::new(),
+                credentials: BTreeMap::from([(name, (*n < 4).then_some(value))]),
+                expires_at: BTreeMap::new(),
+            }
+        }
         Step::Rotate => Command::RotateCredential {
             credential: token(),
         },

@@ -129,6 +129,12 @@ fn credential(credential: &Credential, now: UnixMs) -> v1::Credential {
         generation: credential.generation.0,
         expires_at_ms: value.and_then(|v| v.expires_at).map(|end| end.0),
         verdict: verdict(credential.verdict(now)).into(),
+        outputs: credential
+            .names()
+            .into_iter()
+            .filter(|name| **name != credential.id.key)
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
@@ -216,6 +222,11 @@ pub(crate) fn refresh(
             shard_epoch: a.epoch.0,
         }),
         lost: refresh.lost.as_ref().map(lost),
+        outputs: config
+            .outputs
+            .iter()
+            .map(|(output, key)| (output.clone(), key.to_string()))
+            .collect(),
     })
 }
 

@@ -90,6 +90,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         Refusal::RefreshManaged(_) => (Code::FailedPrecondition, "refresh-managed"),
         Refusal::NoRefresh => (Code::FailedPrecondition, "no-refresh"),
         Refusal::KeyCollision { .. } => (Code::FailedPrecondition, "key-collision"),
+        Refusal::OutputOf { .. } => (Code::FailedPrecondition, "output-of"),
         Refusal::OtherWorkspace => (Code::FailedPrecondition, "other-workspace"),
         Refusal::TicketOutstanding => (Code::FailedPrecondition, "ticket-outstanding"),
         Refusal::InDoubt { .. } => (Code::FailedPrecondition, "in-doubt"),

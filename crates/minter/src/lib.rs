@@ -45,7 +45,7 @@ pub use material::{
 pub use minter::HttpMinter;
 pub use outside::{Outside, Setup};
 pub use skew::{Skew, Skews};
-pub use strategy::{CredentialRefresher, Grant, refresher};
+pub use strategy::{CredentialRefresher, Grant, Outputs, refresher};
 pub use token_file::TokenFiles;
 pub use transport::{ANSWER_MAX, Answer, NoAnswer, Outgoing, Transport};
 

@@ -148,8 +148,6 @@ mod tests {
     fn every_problem_of_a_configuration_is_named_at_once() {
         let minter = HttpMinter::new(&Config::default()).unwrap();
         let config = RefreshConfig {
-            strategy: Strategy::OAuth2RefreshToken,
-            token_url: "http://idp.example/token".to_owned(),
             scopes: vec![
                 "a b".to_owned(),
                 "ok".to_owned(),
@@ -157,10 +155,7 @@ mod tests {
                 String::new(),
             ],
             material: BTreeMap::from([("client_idd".to_owned(), "x".to_owned())]),
-            replay: ReplayPolicy::Strict,
-            refresh_before_ms: None,
-            not_before_ms: None,
-            max_lifetime_ms: None,
+            ..RefreshConfig::new(Strategy::OAuth2RefreshToken, "http://idp.example/token")
         };
         let errors = minter.validate(&config, &BTreeMap::new());
         let fields: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();

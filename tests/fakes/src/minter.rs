@@ -83,6 +83,9 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// The one output that a scripted mint never gives, whoever declares it.
+pub const MISSING: &str = "missing";
+
 #[async_trait]
 impl Minter for FakeMinter {
     async fn mint(&self, order: MintOrder) -> Result<Minted, Failure> {
@@ -110,7 +113,13 @@ impl Minter for FakeMinter {
                 let n = self.lock().orders.len();
                 Ok(Minted {
                     token: Secret::from(format!("token-{n}")),
-                    extra_outputs: BTreeMap::new(),
+                    extra_outputs: order
+                        .config
+                        .outputs
+                        .keys()
+                        .filter(|output| *output != MISSING)
+                        .map(|output| (output.clone(), Secret::from(format!("{output}-{n}"))))
+                        .collect(),
                     lifetime: Some(lifetime),
                     new_material: BTreeMap::from([(
                         "refresh_token".to_owned(),

@@ -1,5 +1,7 @@
 //! The promises, checked from outside the protocol.
 
+use std::collections::BTreeSet;
+
 use evermint_core::command::{Answer, Command};
 use evermint_core::credential::{Credential, Phase, TicketEnd, Verdict};
 use evermint_core::id::CredentialId;
@@ -161,10 +163,16 @@ impl World {
         if is.generation != was.generation.next() {
             return self.broken("G3", format!("{}: generation jumped", is.id));
         }
-        let value = is.value.as_ref().and_then(|v| v.outputs.get(&is.id.key));
+        let outputs = is.value.iter().flat_map(|v| &v.outputs);
+        let (names, values): (BTreeSet<_>, Vec<_>) = outputs.unzip();
         let given = self.issuer.tokens.get(&ticket.id);
         let expected = given.map(|number| format!("at-{number}").into_bytes());
-        if value.map(|v| &v.ciphertext) != expected.as_ref() {
+        let whole = names == is.names();
+        if !whole
+            || values
+                .iter()
+                .any(|v| Some(&v.ciphertext) != expected.as_ref())
+        {
             let what = format!("{}: the value is not what {} was given", is.id, ticket.id);
             return self.broken("G3", what);
         }

@@ -129,14 +129,9 @@ impl World {
         Command::ConfigureRefresh {
             credential: self.ids[index].clone(),
             config: RefreshConfig {
-                strategy: grant.strategy,
-                token_url: "https://issuer.example/token".to_owned(),
-                scopes: Vec::new(),
-                material: BTreeMap::new(),
+                outputs: further_outputs(grant.strategy, &self.ids[index]),
                 replay: grant.replay,
-                refresh_before_ms: None,
-                not_before_ms: None,
-                max_lifetime_ms: None,
+                ..RefreshConfig::new(grant.strategy, "https://issuer.example/token")
             },
             material,
             expires_at: None,
@@ -278,4 +273,16 @@ fn new_id(id: u128, index: usize) -> CredentialId {
         provider: ProviderId(id),
         key: CredentialKey::new(format!("TOKEN_{index}")).expect("a name"),
     }
+}
+
+/// The further outputs of a credential's mints: where the grant is not spent, each gives two.
+pub(crate) fn further_outputs(
+    strategy: Strategy,
+    id: &CredentialId,
+) -> BTreeMap<String, CredentialKey> {
+    if strategy.consumes_material() {
+        return BTreeMap::new();
+    }
+    let key = CredentialKey::new(format!("{}_SECRET", id.key)).expect("a key");
+    BTreeMap::from([("secret".to_owned(), key)])
 }

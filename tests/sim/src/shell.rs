@@ -14,6 +14,7 @@ use crate::config::{Slot, Step};
 use crate::issuer::{Fate, RefreshToken, Request, Verdict};
 use crate::mutant::Mutant;
 use crate::network::Who;
+use crate::operators::further_outputs;
 use crate::world::{Global, Local, What, World};
 
 /// How long an issuer may work on for a client that has hung up, in milliseconds.
@@ -341,12 +342,16 @@ impl World {
     ) -> SealedMint {
         let credential = &self.issuer.requests[request].credential;
         let index = self.ids.iter().position(|id| id == credential);
-        let lifetime = self.config.credentials[index.unwrap_or(0)].lifetime;
+        let grant = self.config.credentials[index.unwrap_or(0)];
+        let further = further_outputs(grant.strategy, credential).into_values();
         let output = sealed(format!("at-{token}"));
         let material = rotated.map(|t| ("refresh_token".to_owned(), sealed(t.text())));
         SealedMint {
-            outputs: [(credential.key.clone(), output)].into(),
-            lifetime_ms: (!self.dice.chance(100)).then_some(lifetime),
+            outputs: std::iter::once(credential.key.clone())
+                .chain(further)
+                .map(|key| (key, output.clone()))
+                .collect(),
+            lifetime_ms: (!self.dice.chance(100)).then_some(grant.lifetime),
             new_material: material.into_iter().collect(),
         }
     }

@@ -11,7 +11,7 @@
 //!
 //! Every command is keyed by the ticket, so that it may arrive twice, late or in any order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Tx;
@@ -130,6 +130,10 @@ impl Tx<'_> {
         let (ticket, Some(mut refresh)) = self.claim_result(&mut credential, ticket)? else {
             return Err(Refusal::Voided);
         };
+        let declared = refresh.config.outputs.values().chain([&id.key]);
+        if !outputs.keys().eq(declared.collect::<BTreeSet<_>>()) {
+            return Err(Refusal::WrongOutputs);
+        }
         let settings = self.settings();
         let lifetime = refresh::lifetime_ms(&settings, &refresh.config, lifetime_ms);
         let generation = credential.generation.next();

@@ -1,6 +1,7 @@
 //! Providers and their static credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Tx, changed, check_version};
 use crate::command::{Done, Kind, Outcome, Refusal, StaticValue};
@@ -68,6 +69,10 @@ impl Tx<'_> {
         }
         check_count("config entries", provider.config.len(), limit::CONFIG)?;
 
+        for key in credentials.keys().chain(expires_at.keys()) {
+            self.check_not_an_output(&provider, key)?;
+        }
+
         // First decide about everything, then write: a refusal leaves nothing half done.
         let mut put = Vec::new();
         let mut remove = Vec::new();
@@ -122,11 +127,18 @@ impl Tx<'_> {
             }
             put.push(credential);
         }
-        check_count(
-            "credentials",
-            provider.credentials.len(),
-            limit::CREDENTIALS,
-        )?;
+        let replaced = put.iter().map(|c| &c.id.key);
+        let replaced: BTreeSet<_> = replaced.chain(credentials.keys()).collect();
+        let stays = self.state.credentials_of(&provider).map(Arc::as_ref);
+        let stays = stays.filter(|c| !replaced.contains(&c.id.key));
+        let names = names_once(stays.chain(&put))?;
+        if let Some((key, credential)) = credentials.keys().find_map(|k| {
+            let given = names.get(k).filter(|giver| *giver != k)?;
+            Some((k.clone(), given.clone()))
+        }) {
+            return Err(Refusal::OutputOf { key, credential });
+        }
+        check_count("credentials", names.len(), limit::CREDENTIALS)?;
 
         let replaces = put
             .iter()
@@ -214,6 +226,18 @@ impl Tx<'_> {
         }
     }
 
+    /// Refuses to set or delete by itself what a refresh gives as a further output.
+    fn check_not_an_output(&self, provider: &Provider, key: &CredentialKey) -> Result<(), Refusal> {
+        let is_output = self.state.credentials_of(provider).any(|c| {
+            let mut refreshes = c.refresh.iter();
+            refreshes.any(|r| r.config.outputs.values().any(|output| output == key))
+        });
+        match is_output {
+            true => Err(Refusal::RefreshManaged(key.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses a new key that another provider of the same sandbox gives already: a sandbox's
     /// environment has one value for a name.
     pub(super) fn check_collision(
@@ -230,7 +254,7 @@ impl Tx<'_> {
             .filter(|id| **id != provider.id)
             .filter_map(|id| self.state.providers.get(id));
         for other in others {
-            if other.credentials.contains(key) {
+            if self.state.names_of(other).any(|name| name == key) {
                 return Err(Refusal::KeyCollision {
                     key: key.clone(),
                     provider: other.name.clone(),
@@ -239,6 +263,27 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
+
+/// Every name that the credentials of one provider give, with the key of the one that gives it.
+///
+/// # Errors
+/// [`Refusal::OutputOf`] if two of them give the same.
+pub(super) fn names_once<'a>(
+    credentials: impl Iterator<Item = &'a Credential>,
+) -> Result<BTreeMap<CredentialKey, CredentialKey>, Refusal> {
+    let mut names = BTreeMap::new();
+    for credential in credentials {
+        for name in credential.names() {
+            if let Some(other) = names.insert(name.clone(), credential.id.key.clone()) {
+                return Err(Refusal::OutputOf {
+                    key: name.clone(),
+                    credential: other,
+                });
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// Adds `key` in its order, once.

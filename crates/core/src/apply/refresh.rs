@@ -1,9 +1,10 @@
 //! What operators say about refreshing: configure, rotate, delete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::provider::{check_count, insert_key};
+use super::provider::{check_count, insert_key, names_once};
 use super::{Tx, changed};
 use crate::command::{Done, Kind, Outcome, Refusal};
 use crate::credential::{
@@ -34,12 +35,6 @@ impl Tx<'_> {
         let mut credential = match self.state.credentials.get(id) {
             Some(known) => known.as_ref().clone(),
             None => {
-                self.check_collision(&provider, &id.key)?;
-                check_count(
-                    "credentials",
-                    provider.credentials.len() + 1,
-                    limit::CREDENTIALS,
-                )?;
                 insert_key(&mut provider.credentials, &id.key);
                 provider.touched = self.stamp.position;
                 self.blank_credential(&provider, &id.key)
@@ -82,6 +77,20 @@ impl Tx<'_> {
             last_mint_at,
             lost: None,
         });
+        let mut distinct = BTreeSet::from([&id.key]);
+        if let Some(key) = config.outputs.values().find(|key| !distinct.insert(key)) {
+            return Err(Refusal::OutputOf {
+                key: key.clone(),
+                credential: id.key.clone(),
+            });
+        }
+        for name in credential.names() {
+            self.check_collision(&provider, name)?;
+        }
+        let others = self.state.credentials_of(&provider).map(Arc::as_ref);
+        let others = others.filter(|c| c.id != *id);
+        let names = names_once(others.chain([&credential]))?;
+        check_count("credentials", names.len(), limit::CREDENTIALS)?;
         self.audit_change("configure-refresh", id);
         self.put_credential(credential);
         provider.version += 1;

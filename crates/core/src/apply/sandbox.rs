@@ -1,5 +1,7 @@
 //! Sandboxes and what is attached to them.
 
+use std::collections::BTreeSet;
+
 use super::provider::check_count;
 use super::{Tx, changed, check_version};
 use crate::command::{Done, Kind, Outcome, Refusal};
@@ -116,11 +118,8 @@ impl Tx<'_> {
         let others = || sandbox.providers.iter().filter(|other| **other != id);
         check_count("attached providers", others().count() + 1, limit::ATTACHED)?;
         for other in others().filter_map(|other| self.state.providers.get(other)) {
-            if let Some(key) = provider
-                .credentials
-                .iter()
-                .find(|key| other.credentials.contains(key))
-            {
+            let given: BTreeSet<_> = self.state.names_of(other).collect();
+            if let Some(key) = self.state.names_of(&provider).find(|n| given.contains(n)) {
                 return Err(Refusal::KeyCollision {
                     key: key.clone(),
                     provider: other.name.clone(),

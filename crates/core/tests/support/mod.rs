@@ -52,14 +52,8 @@ pub fn token() -> CredentialId {
 
 pub fn config(strategy: Strategy, replay: ReplayPolicy) -> RefreshConfig {
     RefreshConfig {
-        strategy,
-        token_url: "https://issuer.example/token".to_owned(),
-        scopes: vec![],
-        material: BTreeMap::new(),
         replay,
-        refresh_before_ms: None,
-        not_before_ms: None,
-        max_lifetime_ms: None,
+        ..RefreshConfig::new(strategy, "https://issuer.example/token")
     }
 }
 
@@ -185,11 +179,28 @@ impl World {
         }
     }
 
+    /// The commit of a mint with the outputs that the refresh declares.
     pub fn commit(&self, ticket: u128, value: &str) -> Command {
+        let credential = self.state.credentials.get(&token());
+        let refresh = credential.and_then(|c| c.refresh.as_ref());
+        let outputs = refresh.iter().flat_map(|r| r.config.outputs.values());
+        let names: Vec<&str> = outputs
+            .map(CredentialKey::as_str)
+            .chain(["TOKEN"])
+            .collect();
+        self.commit_of(ticket, value, &names)
+    }
+
+    pub fn commit_of(&self, ticket: u128, value: &str, outputs: &[&str]) -> Command {
+        let outputs = outputs.iter().map(|name| {
+            let text = format!("{value} for {name}");
+            let text = if *name == "TOKEN" { value } else { &text };
+            (key(name), sealed(text))
+        });
         Command::CommitMint {
             credential: token(),
             ticket: TicketId(ticket),
-            outputs: BTreeMap::from([(key("TOKEN"), sealed(value))]),
+            outputs: outputs.collect(),
             lifetime_ms: Some(3_600_000),
             new_material: BTreeMap::from([("refresh_token".to_owned(), sealed(value))]),
         }

@@ -87,6 +87,10 @@ pub struct ConfigureArgs {
     /// Treat this --material as secret (repeatable).
     #[arg(long, value_name = "KEY")]
     secret_material_key: Vec<String>,
+    /// A further output of each mint, and the environment variable that sandboxes know it by
+    /// (repeatable): secret_access_key=AWS_SECRET_ACCESS_KEY.
+    #[arg(long, value_name = "OUTPUT=KEY")]
+    output: Vec<Pair>,
     /// The end of the value that is served now, if it is known: 2026-07-16T00:00:00Z,
     /// milliseconds, or +1h.
     #[arg(long, value_name = "TIME")]
@@ -232,6 +236,8 @@ impl ConfigureArgs {
 
     fn request(self, workspace: &str) -> Result<v1::ConfigureRefreshRequest> {
         let (material, secret_material) = self.material()?;
+        let outputs = self.output.iter();
+        let outputs = unique(outputs.map(|pair| (pair.key.clone(), pair.value.clone())))?;
         let google = self.strategy == Strategy::GoogleServiceAccountJwt.as_str();
         Ok(v1::ConfigureRefreshRequest {
             workspace: workspace.to_owned(),
@@ -244,6 +250,7 @@ impl ConfigureArgs {
                 self.token_url
             },
             scopes: self.scope,
+            outputs,
             material,
             secret_material,
             replay: Some(v1::ReplayPolicy {

@@ -33,6 +33,7 @@ pub struct Credential {
     pub generation: u64,
     pub expires_at: Option<At>,
     pub verdict: String,
+    pub outputs: Vec<String>,
 }
 
 impl From<v1::Provider> for Provider {
@@ -59,6 +60,7 @@ impl From<v1::Credential> for Credential {
             live: c.live,
             generation: c.generation,
             expires_at: c.expires_at_ms.map(At),
+            outputs: c.outputs,
         }
     }
 }
@@ -98,8 +100,10 @@ impl Render for One {
             .credentials
             .iter()
             .map(|c| {
+                let names = std::iter::once(&c.key).chain(&c.outputs);
+                let names: Vec<&str> = names.map(String::as_str).collect();
                 vec![
-                    c.key.as_str().into(),
+                    names.join(", ").into(),
                     if c.refreshed { "refreshed" } else { "static" }.into(),
                     verdict_cell(&c.verdict),
                     c.generation.into(),

@@ -1,5 +1,7 @@
 //! Refreshes: how credentials are minted, and how that goes.
 
+use std::collections::BTreeMap;
+
 use evermint_proto::v1;
 use serde::Serialize;
 
@@ -22,6 +24,7 @@ pub struct Refresh {
     pub scopes: Vec<String>,
     pub replay_policy: String,
     pub material: Vec<String>,
+    pub outputs: BTreeMap<String, String>,
     pub authorization_epoch: u64,
     pub generation: u64,
     pub attempt: u64,
@@ -82,6 +85,7 @@ impl Refresh {
             scopes: s.scopes,
             replay_policy: replay(s.replay.unwrap_or_default()),
             material: s.material,
+            outputs: s.outputs,
             authorization_epoch: s.authorization_epoch,
             generation: s.generation,
             attempt: s.attempt,
@@ -151,6 +155,8 @@ impl Refresh {
             ("failures", u64::from(self.failures).into()),
             ("owner", self.owner()),
         ];
+        let outputs = self.outputs.iter();
+        fields.extend(outputs.map(|(output, key)| ("output", format!("{output} as {key}").into())));
         if let Some(doubt) = doubt {
             let ticket = doubt.ticket.as_ref();
             let who = ticket.map_or_else(Cell::none, |t| {

@@ -40,7 +40,7 @@ impl RefreshPolicy for Policy {
         problems
             .map(|error| FieldProblem {
                 field: match error.field.as_str() {
-                    "token_url" | "scopes" => error.field,
+                    "token_url" | "scopes" | "outputs" => error.field,
                     material => format!("material[{material:?}]"),
                 },
                 problem: error.problem,

@@ -1,6 +1,6 @@
 //! `evermint.v1.Refreshes`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,6 +227,7 @@ impl Services {
         for (i, scope) in request.scopes.iter().enumerate() {
             rim.text(format!("scopes[{i}]"), scope, limit::MAP_KEY);
         }
+        let outputs = outputs(&mut rim, key.as_ref(), &request.outputs);
         let replay = replay(&mut rim, request.replay.as_ref());
         for (field, ms) in [
             ("refresh_before_ms", request.refresh_before_ms),
@@ -254,6 +255,7 @@ impl Services {
                 token_url: request.token_url,
                 scopes: request.scopes,
                 material,
+                outputs,
                 replay,
                 refresh_before_ms: request.refresh_before_ms,
                 not_before_ms: request.not_before_ms,
@@ -333,6 +335,29 @@ fn strategy(rim: &mut Rim, text: &str) -> Option<Strategy> {
         return None;
     }
     rim.parse("strategy", text)
+}
+
+/// The further outputs: each under a name of its own.
+fn outputs(
+    rim: &mut Rim,
+    primary: Option<&CredentialKey>,
+    asked: &BTreeMap<String, String>,
+) -> BTreeMap<String, CredentialKey> {
+    rim.count("outputs", asked.len(), limit::CREDENTIALS);
+    let mut taken: BTreeSet<CredentialKey> = primary.cloned().into_iter().collect();
+    let mut outputs = BTreeMap::new();
+    for (output, name) in asked {
+        let field = entry("outputs", output);
+        rim.text(field.clone(), output, limit::MAP_KEY);
+        let Some(key) = rim.parse::<CredentialKey>(field.clone(), name) else {
+            continue;
+        };
+        if !taken.insert(key.clone()) {
+            rim.problem(field, format_args!("has the name of another output, {key}"));
+        }
+        outputs.insert(output.clone(), key);
+    }
+    outputs
 }
 
 fn replay(rim: &mut Rim, policy: Option<&v1::ReplayPolicy>) -> Option<ReplayPolicy> {

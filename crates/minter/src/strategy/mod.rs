@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use evermint_core::credential::RefreshConfig;
 use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::strategy::Strategy;
 
@@ -49,6 +50,12 @@ pub trait CredentialRefresher: Send + Sync {
         Vec::new()
     }
 
+    /// What a mint gives beside the token. A strategy that consumes its material gives nothing
+    /// else: a mint that lacked it would fail, and take the rotated material with it.
+    fn outputs(&self) -> Outputs {
+        Outputs::Fixed(&[])
+    }
+
     /// Runs one mint, at the latest until the fence passes.
     ///
     /// # Errors
@@ -77,7 +84,46 @@ pub(crate) fn validate(setup: &Setup<'_>) -> Vec<FieldError> {
     }
     errors.extend(setup.material.check(refresher.schema()));
     errors.extend(refresher.check(setup));
+    errors.extend(refresher.outputs().check(setup.config));
     errors
+}
+
+/// The outputs of a mint beside the token, by the names that a refresh declares them with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// Exactly these; none is of use without the others.
+    Fixed(&'static [&'static str]),
+    /// Whatever the source gives; those that are declared have to be there.
+    Any,
+}
+
+impl Outputs {
+    /// Checks the outputs that a refresh declares.
+    pub(crate) fn check(self, config: &RefreshConfig) -> Vec<FieldError> {
+        let Self::Fixed(known) = self else {
+            return Vec::new();
+        };
+        let declared = |name: &str| config.outputs.contains_key(name);
+        let lacking: Vec<_> = known.iter().filter(|n| !declared(n)).copied().collect();
+        let lacking = (!lacking.is_empty()).then(|| {
+            let names = lacking.join(", ");
+            format!("lack {names}: say under which name sandboxes know it (outputs={names})")
+        });
+        let mut surplus = config
+            .outputs
+            .keys()
+            .filter(|n| !known.contains(&n.as_str()));
+        let surplus = surplus.next().map(|name| match known {
+            [] => format!("has {name:?}; {} gives the token alone", config.strategy),
+            known => format!(
+                "has {name:?}; {} gives {}",
+                config.strategy,
+                known.join(", ")
+            ),
+        });
+        let problems = lacking.into_iter().chain(surplus);
+        problems.map(|p| FieldError::new("outputs", p)).collect()
+    }
 }
 
 /// The implementation of a strategy.
@@ -102,6 +148,9 @@ mod tests {
             let names: BTreeSet<_> = schema.fields().map(|field| field.name).collect();
             assert_eq!(names.len(), schema.fields().count());
             assert!(schema.fields().all(|field| !field.about.is_empty()));
+            if strategy.consumes_material() {
+                assert_eq!(refresher(strategy).outputs(), Outputs::Fixed(&[]));
+            }
         }
     }
 }

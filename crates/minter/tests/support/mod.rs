@@ -337,14 +337,8 @@ pub fn order(
         },
         ticket: TicketId(2),
         config: RefreshConfig {
-            strategy,
-            token_url: token_url.to_owned(),
-            scopes: vec![],
             material: owned(public),
-            replay: ReplayPolicy::Strict,
-            refresh_before_ms: None,
-            not_before_ms: None,
-            max_lifetime_ms: None,
+            ..RefreshConfig::new(strategy, token_url)
         },
         secrets: owned(secret)
             .into_iter()

@@ -143,16 +143,10 @@ impl World {
     pub fn configure(&mut self) {
         self.done(Command::ConfigureRefresh {
             credential: token(),
-            config: RefreshConfig {
-                strategy: Strategy::OAuth2RefreshToken,
-                token_url: "https://issuer.example/token".to_owned(),
-                scopes: vec![],
-                material: BTreeMap::new(),
-                replay: ReplayPolicy::Strict,
-                refresh_before_ms: None,
-                not_before_ms: None,
-                max_lifetime_ms: None,
-            },
+            config: RefreshConfig::new(
+                Strategy::OAuth2RefreshToken,
+                "https://issuer.example/token",
+            ),
             material: BTreeMap::from([("refresh_token".to_owned(), sealed("rt-0"))]),
             expires_at: None,
         });

@@ -52,16 +52,10 @@ impl Bench {
         bench.create_provider("cloud", &bench.fixed);
         bench.apply(Command::ConfigureRefresh {
             credential: bench.token.clone(),
-            config: RefreshConfig {
-                strategy: Strategy::OAuth2ClientCredentials,
-                token_url: "https://issuer.example/token".to_owned(),
-                scopes: Vec::new(),
-                material: BTreeMap::new(),
-                replay: ReplayPolicy::Strict,
-                refresh_before_ms: None,
-                not_before_ms: None,
-                max_lifetime_ms: None,
-            },
+            config: RefreshConfig::new(
+                Strategy::OAuth2ClientCredentials,
+                "https://issuer.example/token",
+            ),
             material: BTreeMap::new(),
             expires_at: None,
         });
