@@ -15,7 +15,7 @@ use evermint_core::port::{Clock, StateView};
 use evermint_core::secret::Secret;
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
-use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::strategy::Strategy;
 use evermint_core::time::Clocks;
 use evermint_fakes::{FakeCluster, FakeMinter, MISSING, Script, TokioClock};
 use evermint_protocol::journal::{JournalEntry, Progress, SealedMint};

@@ -16,8 +16,7 @@ use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
     CredentialId, CredentialKey, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId,
-    RequestId,
-    SandboxId, ShardId, Workspace,
+    RequestId, SandboxId, ShardId, Workspace,
 };
 use crate::placement::Assignment;
 use crate::profile::{CustomProfile, Scope};

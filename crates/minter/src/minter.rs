@@ -142,7 +142,7 @@ fn unreached(order: &MintOrder, no: NoAnswer) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evermint_core::strategy::{ReplayPolicy, Strategy};
+    use evermint_core::strategy::Strategy;
 
     #[test]
     fn every_problem_of_a_configuration_is_named_at_once() {

@@ -19,7 +19,7 @@ use evermint_core::id::{CredentialId, CredentialKey, ProviderId, TicketId};
 use evermint_core::mint::{Failure, Fence, MintOrder, Minted};
 use evermint_core::port::Minter;
 use evermint_core::secret::Secret;
-use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::strategy::Strategy;
 use evermint_minter::{Config, HttpMinter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;

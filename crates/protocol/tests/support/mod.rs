@@ -13,7 +13,7 @@ use evermint_core::mint::{Failure, FailureClass};
 use evermint_core::secret::{DataKeyId, Sealed, WrappedKey};
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
-use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::strategy::Strategy;
 use evermint_core::time::UnixMs;
 use evermint_protocol::journal::SealedMint;
 use evermint_protocol::owner::Identity;

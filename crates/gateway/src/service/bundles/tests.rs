@@ -8,7 +8,7 @@ use evermint_core::id::{CredentialId, CredentialKey, ProviderId, ProviderType, W
 use evermint_core::mint::{Failure, FailureClass};
 use evermint_core::port::StateView as _;
 use evermint_core::secret::Secret;
-use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::strategy::Strategy;
 use evermint_core::time::UnixMs;
 use evermint_seal::Context;
 use futures::StreamExt as _;
