@@ -12,6 +12,7 @@ use evermint_core::id::{
 };
 use evermint_core::port::ProposeError;
 use evermint_core::secret::{DataKeyId, WrappedKey};
+use evermint_core::strategy::Strategy;
 use evermint_core::time::UnixMs;
 
 use crate::consensus::Entry;

@@ -181,6 +181,7 @@ mod tests {
                 generation: 7,
                 expires_at_ms: Some(NOW + 41 * 60_000),
                 verdict: v1::Verdict::Fresh as i32,
+                outputs: Vec::new(),
             }],
             version: 3,
             created_at_ms: NOW - 3_600_000,
