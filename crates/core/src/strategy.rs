@@ -46,6 +46,22 @@ strategies! {
     /// [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
     GoogleServiceAccountJwt = "google-service-account-jwt", Nothing,
         "a Google service account, by its key file";
+    /// The refresh token that `gcloud auth application-default login` keeps. Google does not
+    /// rotate it.
+    GoogleAuthorizedUser = "google-authorized-user", Nothing,
+        "a person's Google account, by the file that gcloud keeps";
+    /// Google's workload identity federation, over [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693).
+    GoogleExternalAccount = "google-external-account", Nothing,
+        "Google's workload identity federation, with or without a service account to act as";
+    /// [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693).
+    OAuth2TokenExchange = "oauth2-token-exchange", Nothing,
+        "another token, exchanged for one of this issuer (RFC 8693)";
+    /// [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
+    OAuth2JwtBearer = "oauth2-jwt-bearer", Nothing,
+        "an assertion, signed here or kept in a file (RFC 7523)";
+    /// [IBM Cloud IAM](https://cloud.ibm.com/apidocs/iam-identity-token-api): watsonx and others.
+    IbmIamApikey = "ibm-iam-apikey", Nothing,
+        "an IBM Cloud API key (watsonx and others)";
 }
 
 impl Strategy {

@@ -14,6 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -169,6 +170,8 @@ pub(crate) struct Claims<'a> {
     pub(crate) scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target_audience: Option<&'a str>,
+    #[serde(flatten)]
+    pub(crate) more: Map<String, Value>,
 }
 
 impl Claims<'_> {

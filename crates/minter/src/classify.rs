@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use url::Url;
 
+use crate::exchange::Proof;
 use crate::lifetime::http_date;
 use crate::redact::{Redactor, bounded};
 use crate::remedy::{Said, remedy};
@@ -30,8 +31,8 @@ use crate::transport::{Answer, NoAnswer};
 pub(crate) struct Judge<'a> {
     pub(crate) strategy: Strategy,
     pub(crate) redactor: &'a Redactor,
-    /// Whether the request carried an assertion that was dated here.
-    pub(crate) dated: bool,
+    /// By what the request proved itself.
+    pub(crate) proof: Proof,
 }
 
 impl Judge<'_> {
@@ -69,20 +70,22 @@ impl Judge<'_> {
             _ => self.lost(),
         };
         let mut hint = remedy(class, self.strategy, &words.said).to_owned();
-        if self.dated
-            && matches!(
-                class,
-                FailureClass::GrantRefused | FailureClass::ConfigRefused
-            )
-            && matches!(
-                words.said.code.as_str(),
-                "invalid_grant" | "invalid_client" | "invalid_request"
-            )
-            && let Some(skew) = Skew::of(answer)
-        {
-            // The next assertion is dated by the issuer's clock.
-            class = FailureClass::Transient;
-            hint = format!("{skew}: set it (NTP)");
+        let is_final = matches!(class, FailureClass::GrantRefused | FailureClass::ConfigRefused);
+        let of_proof = ["invalid_grant", "invalid_client", "invalid_request"];
+        if is_final && of_proof.contains(&words.said.code.as_str()) {
+            match (self.proof, Skew::of(answer)) {
+                // The next assertion is dated by the issuer's clock.
+                (Proof::Dated, Some(skew)) => {
+                    class = FailureClass::Transient;
+                    hint = format!("{skew}: set it (NTP)");
+                }
+                // What keeps the file may be about to replace it.
+                (Proof::Borrowed, _) => {
+                    class = FailureClass::UnknownRefusal;
+                    hint = format!("check that the token file is kept fresh; otherwise: {hint}");
+                }
+                (Proof::Dated | Proof::Lasting, _) => {}
+            }
         }
         let cause = match (status, why) {
             (300..=399, _) => format!(

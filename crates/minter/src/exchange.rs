@@ -14,6 +14,9 @@ use crate::response::{self, Tokens, Wanted};
 use crate::skew::Skew;
 use crate::transport::{Answer, Outgoing};
 
+/// The grant type of [RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1).
+pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
 /// The grant type of [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
 pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
@@ -29,8 +32,19 @@ pub(crate) struct Request {
     pub(crate) redactor: Redactor,
     /// What the answer is to hold.
     pub(crate) wanted: Wanted,
-    /// Whether it carries an assertion that was dated and signed here.
-    pub(crate) dated: bool,
+    /// By what it proves itself.
+    pub(crate) proof: Proof,
+}
+
+/// What a refusal may be about, beside the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Nothing that changes by itself.
+    Lasting,
+    /// An assertion that was dated and signed here: its times may be refused.
+    Dated,
+    /// A token out of a file that somebody else keeps: it may be stale.
+    Borrowed,
 }
 
 /// Sends the request and reads the answer.
@@ -42,7 +56,7 @@ pub(crate) async fn exchange(
     let judge = Judge {
         strategy: setup.config.strategy,
         redactor: &request.redactor,
-        dated: request.dated,
+        proof: request.proof,
     };
     let url = request.url;
     let mut outgoing = Outgoing::form(url.as_str(), request.form);
@@ -69,7 +83,7 @@ pub(crate) async fn send(
 ) -> Result<Answer, Failure> {
     let sent = setup.outside.transport.send(fence, outgoing).await;
     let answer = sent.map_err(|no| judge.no_answer(no))?;
-    if judge.dated && answer.status.is_client_error() {
+    if judge.proof == Proof::Dated && answer.status.is_client_error() {
         setup.outside.skews.learn(url, Skew::of(&answer));
     }
     Ok(answer)

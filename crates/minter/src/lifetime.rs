@@ -44,7 +44,18 @@ pub(crate) fn of_jwt(token: &str, date: Option<SystemTime>) -> Option<Duration> 
     let now = date.and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok());
     let by_date = now.and_then(|now| believable(claims.exp - now.as_secs_f64()));
     let by_issue = claims.iat.and_then(|iat| believable(claims.exp - iat));
-    match (by_date, by_issue) {
+    earlier(by_date, by_issue)
+}
+
+/// The time from `now` to an end in seconds since 1970, if it is believable.
+pub(crate) fn until(end: &Value, now: SystemTime) -> Option<Duration> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    believable(end.as_f64()? - now.as_secs_f64())
+}
+
+/// The shorter one, if both are known.
+pub(crate) fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evermint_core::mint::Minted;
 use evermint_core::secret::Secret;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -49,6 +50,15 @@ impl Tokens {
             scopes: self.scopes,
         }
     }
+
+    /// The token, and the refresh token as new material `name` if it is another than `old`.
+    pub(crate) fn renewing(mut self, name: &str, old: &Secret) -> Minted {
+        let new = self.refresh_token.take();
+        let rotated = new.filter(|new| new.expose() != old.expose());
+        let mut minted = self.minted();
+        minted.new_material = rotated.map(|new| (name.to_owned(), new)).into_iter().collect();
+        minted
+    }
 }
 
 /// Why an answer gives no token, in words that hold nothing of it.
@@ -70,6 +80,9 @@ struct Wire {
     refresh_token: Option<Secret>,
     #[serde(default)]
     expires_in: Value,
+    /// IBM's own field: the end, in seconds since 1970.
+    #[serde(default)]
+    expiration: Value,
     #[serde(default)]
     scope: Value,
     #[serde(default)]
@@ -85,6 +98,43 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D:
 /// Reads the token out of an answer. `token_type` is not looked at: issuers write it in every
 /// case and spelling, and a token that came cannot be sent back.
 pub(crate) fn read(answer: &Answer, wanted: Wanted) -> Result<Tokens, Unusable> {
+    let wire: Wire = json(answer)?;
+    match &wire.error {
+        Value::Null | Value::Bool(false) => {}
+        Value::String(text) if text.is_empty() => {}
+        _ => return Err(Unusable::Refusal),
+    }
+    let (token, missing) = match wanted {
+        Wanted::AccessToken => (wire.access_token, "no access_token"),
+        Wanted::IdToken => (wire.id_token, "no id_token"),
+    };
+    let token = self::token(token, missing)?;
+    let said = match wanted {
+        Wanted::AccessToken => lifetime::earlier(
+            lifetime::expires_in(&wire.expires_in),
+            lifetime::until(
+                &wire.expiration,
+                answer.date().unwrap_or(answer.received_at),
+            ),
+        ),
+        // It is the access token's.
+        Wanted::IdToken => None,
+    };
+    let lifetime =
+        said.or_else(|| lifetime::of_jwt(token.expose_str().unwrap_or(""), answer.date()));
+    Ok(Tokens {
+        token,
+        lifetime,
+        refresh_token: wire.refresh_token,
+        scopes: scopes(&wire.scope),
+    })
+}
+
+/// The JSON object of an answer of success.
+///
+/// # Errors
+/// [`Unusable`], by status and body.
+pub(crate) fn json<T: DeserializeOwned>(answer: &Answer) -> Result<T, Unusable> {
     if !answer.status.is_success() {
         return Err(Unusable::Refusal);
     }
@@ -97,39 +147,26 @@ pub(crate) fn read(answer: &Answer, wanted: Wanted) -> Result<Tokens, Unusable> 
     }
     // An array would pass for an object with its fields in order.
     let is_object = body.trim_ascii_start().starts_with(b"{");
-    let wire: Wire = is_object
+    is_object
         .then(|| serde_json::from_slice(body).ok())
         .flatten()
-        .ok_or(Unusable::Problem("a body that is no token response"))?;
-    match &wire.error {
-        Value::Null | Value::Bool(false) => {}
-        Value::String(text) if text.is_empty() => {}
-        _ => return Err(Unusable::Refusal),
-    }
-    let (token, missing) = match wanted {
-        Wanted::AccessToken => (wire.access_token, "no access_token"),
-        Wanted::IdToken => (wire.id_token, "no id_token"),
-    };
+        .ok_or(Unusable::Problem("a body that is no token response"))
+}
+
+/// A token that may go into a header field.
+///
+/// # Errors
+/// That it is `missing`, or no token.
+pub(crate) fn token(token: Option<Secret>, missing: &'static str) -> Result<Secret, Unusable> {
+    let token = token.filter(|token| !token.is_empty());
     let token = token.ok_or(Unusable::Problem(missing))?;
     // RFC 6749 §A.12; anything else could end a header field and begin another.
-    if !token.expose().iter().all(|b| (0x20..0x7f).contains(b)) {
-        return Err(Unusable::Problem(
+    match token.expose().iter().all(|b| (0x20..0x7f).contains(b)) {
+        true => Ok(token),
+        false => Err(Unusable::Problem(
             "a token with characters that no token has",
-        ));
+        )),
     }
-    let said = match wanted {
-        Wanted::AccessToken => lifetime::expires_in(&wire.expires_in),
-        // It is the access token's.
-        Wanted::IdToken => None,
-    };
-    let lifetime =
-        said.or_else(|| lifetime::of_jwt(token.expose_str().unwrap_or(""), answer.date()));
-    Ok(Tokens {
-        token,
-        lifetime,
-        refresh_token: wire.refresh_token,
-        scopes: scopes(&wire.scope),
-    })
 }
 
 /// The scopes in `scope`; some issuers part them by commas, or give a list.

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use evermint_core::mint::{Failure, FailureClass, Fence};
 use evermint_core::secret::Secret;
 
+use crate::exchange::Proof;
 use crate::fence::fenced;
+use crate::material::{FieldError, bad_material};
+use crate::outside::Setup;
 
 /// The longest file that is read, in bytes.
 const FILE_MAX: usize = 64 * 1024;
@@ -109,7 +112,47 @@ impl TokenFiles {
     }
 }
 
-fn unread(field: &str, problem: &str) -> Failure {
+/// A token of somebody else: given as material, or kept in a file that material names.
+pub(crate) struct Presented {
+    pub(crate) token: Secret,
+    pub(crate) proof: Proof,
+}
+
+impl Setup<'_> {
+    /// The token in the material `value`, else in the file that the material `file` names.
+    ///
+    /// # Errors
+    /// That there is neither, and those of [`TokenFiles::read`].
+    pub(crate) async fn presented(
+        &self,
+        fence: &dyn Fence,
+        value: &'static str,
+        file: &'static str,
+    ) -> Result<Presented, Failure> {
+        if let Some(token) = self.material.secret(value) {
+            return Ok(Presented {
+                token: token.clone(),
+                proof: Proof::Lasting,
+            });
+        }
+        let path = self.material.get(file);
+        let path = path.ok_or_else(|| bad_material(value, "is missing"))?;
+        let token = self.outside.token_files.read(fence, file, path).await?;
+        Ok(Presented {
+            token,
+            proof: Proof::Borrowed,
+        })
+    }
+
+    /// Checks the path in the material `file`, if there is one.
+    pub(crate) fn check_path(&self, file: &'static str) -> Option<FieldError> {
+        let problem = self.outside.token_files.check(self.material.get(file)?);
+        problem.err().map(|problem| FieldError::new(file, problem))
+    }
+}
+
+/// The failure of a mint whose file cannot be used now.
+pub(crate) fn unread(field: &str, problem: &str) -> Failure {
     Failure {
         class: FailureClass::Unsent,
         cause: format!("the file that material {field} names {problem}"),

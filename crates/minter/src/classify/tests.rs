@@ -29,7 +29,10 @@ fn judge(strategy: Strategy, answer: &Answer) -> Failure {
     let judge = Judge {
         strategy,
         redactor: &redactor,
-        dated: strategy == GoogleServiceAccountJwt,
+        proof: match strategy {
+            GoogleServiceAccountJwt => Proof::Dated,
+            _ => Proof::Lasting,
+        },
     };
     judge.answer(answer, why)
 }
@@ -163,7 +166,7 @@ fn no_answer_is_unsent_or_lost() {
         let judge = Judge {
             strategy,
             redactor: &redactor,
-            dated: false,
+            proof: Proof::Lasting,
         };
         let unsent = judge.no_answer(NoAnswer::Unsent {
             cause: "no route".to_owned(),
@@ -339,7 +342,7 @@ fn every_text_is_bounded() {
     let judge = Judge {
         strategy: OAuth2RefreshToken,
         redactor: &redactor,
-        dated: false,
+        proof: Proof::Lasting,
     };
     let cause = "x".repeat(10_000);
     let failure = judge.no_answer(NoAnswer::Lost { cause });

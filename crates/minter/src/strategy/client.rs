@@ -14,7 +14,7 @@ use url::form_urlencoded::byte_serialize;
 
 use super::entra;
 use crate::assertion::{ALGORITHMS, Claims, Signer, certificate_of};
-use crate::exchange::Request;
+use crate::exchange::{Proof, Request};
 use crate::form::{Form, basic};
 use crate::material::{FieldError, Format, Material, MaterialField, bad_material};
 use crate::outside::Setup;
@@ -144,12 +144,17 @@ pub(crate) fn check(setup: &Setup<'_>) -> Vec<FieldError> {
     {
         errors.push(FieldError::new(field, problem));
     }
-    if let Some(path) = material.get(FILE)
-        && let Err(problem) = setup.outside.token_files.check(path)
-    {
-        errors.push(FieldError::new(FILE, problem));
-    }
+    errors.extend(setup.check_path(FILE));
     errors
+}
+
+/// Where a client is optional, its proof needs it.
+pub(crate) fn check_id(material: &Material<'_>) -> Option<FieldError> {
+    let proof = [SECRET, KEY, FILE]
+        .into_iter()
+        .find(|name| material.has(name))?;
+    let problem = format!("is missing: {proof} proves nobody without it");
+    (!material.has(ID)).then(|| FieldError::new(ID, problem))
 }
 
 /// A client that is the grant itself has to prove itself.
@@ -177,7 +182,7 @@ pub(crate) async fn request(
         authorization: None,
         redactor: Redactor::new(material.secrets()),
         wanted: Wanted::AccessToken,
-        dated: false,
+        proof: Proof::Lasting,
     };
     authenticate(setup, fence, &mut request).await?;
     if !setup.config.scopes.is_empty() {
@@ -218,11 +223,12 @@ async fn authenticate(
         };
         let assertion = signer.sign(&claims, KEY)?;
         request.add_assertion(assertion.as_bytes());
-        request.dated = true;
+        request.proof = Proof::Dated;
     } else if let Some(path) = material.get(FILE) {
         let files = &setup.outside.token_files;
         let assertion = files.read(&**fence, FILE, path).await?;
         request.add_assertion(assertion.expose());
+        request.proof = Proof::Borrowed;
     }
     Ok(())
 }

@@ -8,15 +8,18 @@ use zeroize::Zeroizing;
 use crate::material::{FieldError, bad_material};
 use crate::outside::Setup;
 
-/// Google's token endpoint.
-pub(crate) const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
-
-/// Other names of it, which files hold.
-const TOKEN_URL_NAMES: [&str; 3] = [
-    TOKEN_URL,
+/// Google's token endpoint, and other names of it that files hold.
+pub(crate) const TOKEN_URLS: &[&str] = &[
+    "https://oauth2.googleapis.com/token",
     "https://accounts.google.com/o/oauth2/token",
     "https://www.googleapis.com/oauth2/v4/token",
 ];
+
+/// Google's endpoint for the exchange of tokens.
+pub(crate) const STS_URLS: &[&str] = &["https://sts.googleapis.com/v1/token"];
+
+/// The scope that includes every other one of Google Cloud.
+pub(crate) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 /// A text that is overwritten when it is dropped.
 pub(crate) fn wiped<'de, D: Deserializer<'de>>(
@@ -56,19 +59,20 @@ pub(crate) fn check_kind(kind: &str, expected: &str) -> Result<(), String> {
     Err(format!("is not of the type {expected}{hint}"))
 }
 
-/// The token endpoint, and the field that decides it: the configured one, else the file's, else
-/// Google's.
-pub(crate) fn token_endpoint(
+/// The token endpoint, and the field that decides it: the configured one, else what an uploaded
+/// file names, else the first of `own`, Google's names for it.
+pub(crate) fn endpoint(
     setup: &Setup<'_>,
     field: &'static str,
-    file: impl FnOnce() -> Option<String>,
+    uploaded: Option<String>,
+    own: &[&str],
 ) -> (&'static str, String) {
     if !setup.config.token_url.is_empty() {
         return ("token_url", setup.config.token_url.clone());
     }
-    match file() {
-        Some(url) if !TOKEN_URL_NAMES.contains(&url.as_str()) => (field, url),
-        _ => ("token_url", TOKEN_URL.to_owned()),
+    match uploaded {
+        Some(url) if !own.contains(&url.as_str()) => (field, url),
+        _ => ("token_url", own[0].to_owned()),
     }
 }
 

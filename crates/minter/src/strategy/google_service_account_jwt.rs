@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{CredentialRefresher, Grant, google};
 use crate::assertion::{Claims, Signer};
-use crate::exchange::{JWT_BEARER, Request, exchange};
+use crate::exchange::{JWT_BEARER, Proof, Request, exchange};
 use crate::form::Form;
 use crate::material::{
     FieldError, Format, Material, MaterialField, MaterialSchema, bad_material, line,
@@ -162,7 +162,7 @@ fn endpoint(setup: &Setup<'_>) -> (&'static str, String) {
             .ok()?
             .token_uri
     };
-    google::token_endpoint(setup, KEY_FILE, file)
+    google::endpoint(setup, KEY_FILE, file(), google::TOKEN_URLS)
 }
 
 #[async_trait]
@@ -231,7 +231,7 @@ impl CredentialRefresher for GoogleServiceAccountJwt {
                 Some(_) => Wanted::IdToken,
                 None => Wanted::AccessToken,
             },
-            dated: true,
+            proof: Proof::Dated,
         };
         Ok(exchange(setup, fence, request).await?.minted())
     }

@@ -16,13 +16,23 @@ use crate::outside::Setup;
 mod client;
 mod entra;
 mod google;
+mod google_authorized_user;
+mod google_external_account;
 mod google_service_account_jwt;
+mod ibm_iam_apikey;
 mod oauth2_client_credentials;
+mod oauth2_jwt_bearer;
 mod oauth2_refresh_token;
+mod oauth2_token_exchange;
 
+pub use google_authorized_user::GoogleAuthorizedUser;
+pub use google_external_account::GoogleExternalAccount;
 pub use google_service_account_jwt::GoogleServiceAccountJwt;
+pub use ibm_iam_apikey::IbmIamApikey;
 pub use oauth2_client_credentials::OAuth2ClientCredentials;
+pub use oauth2_jwt_bearer::OAuth2JwtBearer;
 pub use oauth2_refresh_token::OAuth2RefreshToken;
+pub use oauth2_token_exchange::OAuth2TokenExchange;
 
 /// One way of minting.
 #[async_trait]
@@ -132,6 +142,11 @@ pub fn refresher(strategy: Strategy) -> &'static dyn CredentialRefresher {
         Strategy::OAuth2RefreshToken => &OAuth2RefreshToken,
         Strategy::OAuth2ClientCredentials => &OAuth2ClientCredentials,
         Strategy::GoogleServiceAccountJwt => &GoogleServiceAccountJwt,
+        Strategy::GoogleAuthorizedUser => &GoogleAuthorizedUser,
+        Strategy::GoogleExternalAccount => &GoogleExternalAccount,
+        Strategy::OAuth2TokenExchange => &OAuth2TokenExchange,
+        Strategy::OAuth2JwtBearer => &OAuth2JwtBearer,
+        Strategy::IbmIamApikey => &IbmIamApikey,
     }
 }
 

@@ -68,14 +68,6 @@ impl CredentialRefresher for OAuth2RefreshToken {
         let mut request = client::request(setup, fence, "refresh_token").await?;
         request.form.add(REFRESH_TOKEN, old.expose());
         let tokens = exchange(setup, fence, request).await?;
-        let rotated = tokens
-            .refresh_token
-            .clone()
-            .filter(|new| new.expose() != old.expose())
-            .map(|new| (REFRESH_TOKEN.to_owned(), new));
-        Ok(Minted {
-            new_material: rotated.into_iter().collect(),
-            ..tokens.minted()
-        })
+        Ok(tokens.renewing(REFRESH_TOKEN, old))
     }
 }
