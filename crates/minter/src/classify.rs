@@ -70,7 +70,10 @@ impl Judge<'_> {
             _ => self.lost(),
         };
         let mut hint = remedy(class, self.strategy, &words.said).to_owned();
-        let is_final = matches!(class, FailureClass::GrantRefused | FailureClass::ConfigRefused);
+        let is_final = matches!(
+            class,
+            FailureClass::GrantRefused | FailureClass::ConfigRefused
+        );
         let of_proof = ["invalid_grant", "invalid_client", "invalid_request"];
         if is_final && of_proof.contains(&words.said.code.as_str()) {
             match (self.proof, Skew::of(answer)) {
@@ -147,8 +150,10 @@ impl Judge<'_> {
 /// The class of an error code that says: not now.
 fn passing(code: &str) -> Option<FailureClass> {
     match code {
-        "temporarily_unavailable" | "server_error" => Some(FailureClass::Transient),
-        "slow_down" => Some(FailureClass::Throttled),
+        "temporarily_unavailable" | "server_error" | "UNAVAILABLE" | "INTERNAL" => {
+            Some(FailureClass::Transient)
+        }
+        "slow_down" | "RESOURCE_EXHAUSTED" => Some(FailureClass::Throttled),
         _ => None,
     }
 }
@@ -157,7 +162,8 @@ fn passing(code: &str) -> Option<FailureClass> {
 #[derive(Debug, Default)]
 struct Words {
     said: Said,
-    description: String,
+    /// The issuer's number for the request, if its own words do not hold it.
+    request: String,
 }
 
 impl Words {
@@ -193,13 +199,20 @@ impl Words {
             .filter_map(Value::as_u64)
             .collect();
         aadsts.extend(numbers_after("AADSTS", &description));
+        let mut subtype = first(&["error_subtype", "suberror"], &body);
+        if let Some(details) = nested.and_then(|error| error.get("details")?.as_array()) {
+            let reasons = details.iter().map(|detail| text(detail.get("reason")));
+            subtype = reasons.fold(subtype, |a, b| if a.is_empty() { b } else { a });
+        }
+        let context = body.get("context").and_then(Value::as_object);
         Self {
             said: Said {
                 code,
-                subtype: first(&["error_subtype", "suberror"], &body),
+                subtype,
                 aadsts,
+                description,
             },
-            description,
+            request: context.map_or(String::new(), |context| first(&["requestId"], context)),
         }
     }
 
@@ -209,12 +222,17 @@ impl Words {
             "" => String::new(),
             subtype => format!(" ({subtype})"),
         };
-        match (self.said.code.as_str(), self.description.as_str()) {
-            ("", "") => format!("HTTP {status} without an error code"),
-            ("", description) => format!("HTTP {status}: {description}"),
-            (code, "") => format!("{code}{subtype} (HTTP {status})"),
+        let request = match self.request.as_str() {
+            "" => String::new(),
+            request => format!(", request {request}"),
+        };
+        let status = format!("HTTP {status}{request}");
+        match (self.said.code.as_str(), self.said.description.as_str()) {
+            ("", "") => format!("{status} without an error code"),
+            ("", description) => format!("{status}: {description}"),
+            (code, "") => format!("{code}{subtype} ({status})"),
             // The issuer's words last: they may be cut.
-            (code, description) => format!("{code}{subtype} (HTTP {status}): {description}"),
+            (code, description) => format!("{code}{subtype} ({status}): {description}"),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use evermint_core::refresh::LIFETIME_MAX_MS;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 use serde_json::Value;
@@ -61,10 +60,13 @@ pub(crate) fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Durati
     }
 }
 
-/// At least a second, at most ten years, in whole milliseconds.
+/// The longest lifetime that is believed, in seconds: a year. One of ten years is more likely to be
+/// a mistake, or to mean "for ever", than a promise.
+const BELIEVED_MAX: f64 = 366.0 * 86_400.0;
+
+/// At least a second, at most [`BELIEVED_MAX`], in whole milliseconds.
 fn believable(seconds: f64) -> Option<Duration> {
-    const MAX: f64 = (LIFETIME_MAX_MS / 1_000) as f64;
-    let fits = (1.0..=MAX).contains(&seconds);
+    let fits = (1.0..=BELIEVED_MAX).contains(&seconds);
     fits.then(|| Duration::from_millis((seconds * 1_000.0) as u64))
 }
 
@@ -105,7 +107,8 @@ mod tests {
             (json!(1e300), None),
             (json!(400_000_000), None),
             (json!(u64::MAX), None),
-            (json!(315_000_000), secs(315_000_000)),
+            (json!(315_360_000), None),
+            (json!(31_536_000), secs(31_536_000)),
         ] {
             assert_eq!(expires_in(&value), expected, "{value}");
         }

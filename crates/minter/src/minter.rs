@@ -10,6 +10,7 @@ use evermint_core::secret::Secret;
 
 use crate::classify::Judge;
 use crate::config::Config;
+use crate::exchange::Proof;
 use crate::material::{FieldError, Material};
 use crate::outside::{Outside, Setup};
 use crate::redact::Redactor;
@@ -130,7 +131,7 @@ fn unreached(order: &MintOrder, no: NoAnswer) -> Failure {
     let judge = Judge {
         strategy: order.config.strategy,
         redactor: &Redactor::default(),
-        dated: false,
+        proof: Proof::Lasting,
     };
     let mut failure = judge.no_answer(no);
     if failure.remedy.is_empty() {

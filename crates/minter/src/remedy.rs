@@ -10,8 +10,10 @@ use crate::strategy::refresher;
 pub(crate) struct Said {
     /// The OAuth error code.
     pub(crate) code: String,
-    /// Finer codes: Google's `error_subtype`, Entra's `suberror`.
+    /// Finer codes: Google's `error_subtype` and reason of an API error, Entra's `suberror`.
     pub(crate) subtype: String,
+    /// Its own words.
+    pub(crate) description: String,
     /// Entra's AADSTS numbers.
     pub(crate) aadsts: Vec<u64>,
 }
@@ -21,8 +23,9 @@ pub(crate) fn remedy(class: FailureClass, strategy: Strategy, said: &Said) -> &'
     if let Some(text) = said.aadsts.iter().find_map(|number| entra(*number)) {
         return text;
     }
-    if said.subtype == "invalid_rapt" {
-        return "Google's session control ended the session: authorize again, or exempt the app in the Workspace admin console (Google Cloud session control)";
+    let finer = subtype(&said.subtype).or_else(|| ibm(&said.code));
+    if let Some(text) = finer.or_else(|| phrase(&said.description)) {
+        return text;
     }
     match class {
         FailureClass::GrantRefused => refresher(strategy).grant().remedy,
@@ -52,6 +55,70 @@ fn config(code: &str) -> &'static str {
     }
 }
 
+/// Google's finer codes.
+fn subtype(subtype: &str) -> Option<&'static str> {
+    let text = match subtype {
+        "invalid_rapt" | "rapt_required" => {
+            "Google's session control ended the session: authorize again, or exempt the app in the Workspace admin console (Google Cloud session control)"
+        }
+        "SERVICE_DISABLED" => {
+            "enable the API that the message names in the Google Cloud project; it takes a few minutes to be known"
+        }
+        "IAM_PERMISSION_DENIED" => {
+            "grant the role that the message names on the service account: Workload Identity User for the federated identity, or Service Account Token Creator; it takes a few minutes to be known"
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// IBM's codes.
+fn ibm(code: &str) -> Option<&'static str> {
+    let text = match code {
+        "BXNIM0415E" => {
+            "the API key is unknown: it was deleted, mistyped, or made a moment ago; if it lasts, configure the refresh with a new key"
+        }
+        "BXNIM0109E" | "BXNIM0106E" => {
+            "the request lacks something or has it in a form that IBM refuses: check the token endpoint and the API key"
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// What issuers say without a code of its own.
+fn phrase(description: &str) -> Option<&'static str> {
+    const PHRASES: [(&str, &str); 6] = [
+        (
+            "check your iat and exp",
+            "the assertion's times are refused: set this replica's clock (NTP)",
+        ),
+        (
+            "invalid jwt signature",
+            "the key that signed is not (any more) a key of this account: configure the refresh with a new key file",
+        ),
+        (
+            "account not found",
+            "the account does not exist (any more): check its email address",
+        ),
+        (
+            "client is unauthorized to retrieve access tokens",
+            "domain-wide delegation is missing: allow the service account's client id for exactly these scopes in the Workspace admin console",
+        ),
+        (
+            "has not been used in project",
+            "enable the API that the message names in the Google Cloud project; it takes a few minutes to be known",
+        ),
+        (
+            "getaccesstoken' denied",
+            "grant Workload Identity User (or Service Account Token Creator) on the service account to the federated identity",
+        ),
+    ];
+    let said = description.to_ascii_lowercase();
+    let found = PHRASES.iter().find(|(words, _)| said.contains(words));
+    found.map(|(_, text)| *text)
+}
+
 /// Microsoft Entra's numbers. Microsoft asks clients not to branch on them.
 fn entra(number: u64) -> Option<&'static str> {
     let text = match number {
@@ -69,6 +136,14 @@ fn entra(number: u64) -> Option<&'static str> {
         700_027 => {
             "the assertion's signature is not accepted: upload the certificate to the application"
         }
+        700_024 => "the assertion's times are refused: set this replica's clock (NTP)",
+        70_021 | 700_213 | 700_211 | 700_212 => {
+            "no federated credential of the application fits the token: compare issuer, subject and audience (api://AzureADTokenExchange)"
+        }
+        700_236 => {
+            "tokens that Entra issued are not taken as federated credentials: use another issuer's"
+        }
+        500_011 => "the resource is not in this tenant: check the scope",
         70_008 | 700_082 => "the refresh token was idle for too long: authorize again",
         700_084 => {
             "refresh tokens of single-page applications live for 24 hours: authorize again, with another type of application"

@@ -56,7 +56,10 @@ impl Tokens {
         let new = self.refresh_token.take();
         let rotated = new.filter(|new| new.expose() != old.expose());
         let mut minted = self.minted();
-        minted.new_material = rotated.map(|new| (name.to_owned(), new)).into_iter().collect();
+        minted.new_material = rotated
+            .map(|new| (name.to_owned(), new))
+            .into_iter()
+            .collect();
         minted
     }
 }

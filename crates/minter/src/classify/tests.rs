@@ -260,14 +260,133 @@ fn the_cause_is_the_issuers_own_words() {
 }
 
 #[test]
-fn entras_numbers_give_hints() {
-    for body in [
-        r#"{"error":"invalid_client","error_description":"AADSTS7000222: The provided client secret keys are expired. Trace ID: 1"}"#,
-        r#"{"error":"invalid_client","error_codes":[7000222]}"#,
+fn what_issuers_really_say_gets_a_remedy_that_fits() {
+    for (strategy, status, body, class, cause, word) in [
+        (
+            OAuth2ClientCredentials,
+            401,
+            r#"{"error":"invalid_client","error_description":"AADSTS7000222: The provided client secret keys for app 'x' are expired. Trace ID: 1"}"#,
+            ConfigRefused,
+            "AADSTS7000222",
+            "expired",
+        ),
+        (
+            OAuth2ClientCredentials,
+            401,
+            r#"{"error":"invalid_client","error_codes":[7000222]}"#,
+            ConfigRefused,
+            "invalid_client (HTTP 401)",
+            "expired",
+        ),
+        (
+            OAuth2ClientCredentials,
+            401,
+            r#"{"error":"invalid_client","error_codes":[7000215]}"#,
+            ConfigRefused,
+            "",
+            "its value, not its id",
+        ),
+        (
+            OAuth2ClientCredentials,
+            400,
+            r#"{"error":"unauthorized_client","error_codes":[700016]}"#,
+            ConfigRefused,
+            "",
+            "tenant",
+        ),
+        (
+            OAuth2ClientCredentials,
+            401,
+            r#"{"error":"invalid_client","error_codes":[700027]}"#,
+            ConfigRefused,
+            "",
+            "certificate",
+        ),
+        (
+            OAuth2RefreshToken,
+            400,
+            r#"{"error":"invalid_grant","error_codes":[700082],"suberror":"bad_token"}"#,
+            GrantRefused,
+            "invalid_grant (bad_token)",
+            "idle",
+        ),
+        (
+            OAuth2RefreshToken,
+            400,
+            r#"{"error":"invalid_grant","error_codes":[50173]}"#,
+            GrantRefused,
+            "",
+            "revoked",
+        ),
+        (
+            Strategy::GoogleAuthorizedUser,
+            400,
+            r#"{"error":"invalid_grant","error_description":"reauth related error (invalid_rapt)","error_subtype":"invalid_rapt"}"#,
+            GrantRefused,
+            "invalid_grant (invalid_rapt) (HTTP 400): reauth",
+            "session control",
+        ),
+        (
+            GoogleServiceAccountJwt,
+            400,
+            r#"{"error":"invalid_grant","error_description":"Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values in the JWT claim."}"#,
+            GrantRefused,
+            "short-lived",
+            "clock",
+        ),
+        (
+            GoogleServiceAccountJwt,
+            400,
+            r#"{"error":"invalid_grant","error_description":"Invalid JWT Signature."}"#,
+            GrantRefused,
+            "",
+            "new key file",
+        ),
+        (
+            GoogleServiceAccountJwt,
+            401,
+            r#"{"error":"unauthorized_client","error_description":"Client is unauthorized to retrieve access tokens using this method, or client not authorized for any of the scopes requested."}"#,
+            ConfigRefused,
+            "",
+            "domain-wide delegation",
+        ),
+        (
+            Strategy::GoogleExternalAccount,
+            403,
+            r#"{"error":{"code":403,"message":"Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).","status":"PERMISSION_DENIED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"IAM_PERMISSION_DENIED","domain":"iam.googleapis.com"}]}}"#,
+            UnknownRefusal,
+            "PERMISSION_DENIED (IAM_PERMISSION_DENIED) (HTTP 403): Permission",
+            "Workload Identity User",
+        ),
+        (
+            Strategy::GoogleExternalAccount,
+            403,
+            r#"{"error":{"code":403,"message":"IAM Service Account Credentials API has not been used in project 1 before or it is disabled.","status":"PERMISSION_DENIED","details":[{"reason":"SERVICE_DISABLED"}]}}"#,
+            UnknownRefusal,
+            "SERVICE_DISABLED",
+            "enable the API",
+        ),
+        (
+            Strategy::GoogleExternalAccount,
+            503,
+            r#"{"error":{"code":503,"message":"The service is currently unavailable.","status":"UNAVAILABLE"}}"#,
+            Transient,
+            "UNAVAILABLE",
+            "",
+        ),
+        (
+            Strategy::IbmIamApikey,
+            400,
+            r#"{"context":{"requestId":"r-1"},"errorCode":"BXNIM0415E","errorMessage":"Provided API key could not be found."}"#,
+            UnknownRefusal,
+            "BXNIM0415E (HTTP 400, request r-1): Provided API key",
+            "API key is unknown",
+        ),
     ] {
-        let failure = judge(OAuth2ClientCredentials, &answer(401, &[], body));
-        assert_eq!(failure.class, ConfigRefused);
-        assert!(failure.remedy.contains("expired"), "{}", failure.remedy);
+        let failure = judge(strategy, &answer(status, &[], body));
+        assert_eq!(failure.class, class, "{body}");
+        assert!(failure.cause.contains(cause), "{}", failure.cause);
+        assert!(failure.remedy.contains(word), "{}", failure.remedy);
     }
 }
 
@@ -347,4 +466,25 @@ fn every_text_is_bounded() {
     let cause = "x".repeat(10_000);
     let failure = judge.no_answer(NoAnswer::Lost { cause });
     assert!(failure.cause.len() <= FAILURE_TEXT_MAX && failure.remedy.len() <= FAILURE_TEXT_MAX);
+}
+
+#[test]
+fn a_refusal_of_a_token_from_a_file_is_retried_for_a_while() {
+    let redactor = Redactor::default();
+    for (proof, code, class) in [
+        (Proof::Borrowed, "invalid_grant", UnknownRefusal),
+        (Proof::Borrowed, "invalid_client", UnknownRefusal),
+        (Proof::Borrowed, "invalid_scope", ConfigRefused),
+        (Proof::Lasting, "invalid_grant", GrantRefused),
+    ] {
+        let judge = Judge {
+            strategy: Strategy::OAuth2TokenExchange,
+            redactor: &redactor,
+            proof,
+        };
+        let failure = judge.answer(&answer(400, &[], &coded(code)), Unusable::Refusal);
+        assert_eq!(failure.class, class, "{proof:?} {code}");
+        let names_file = failure.remedy.contains("kept fresh");
+        assert_eq!(names_file, class == UnknownRefusal, "{}", failure.remedy);
+    }
 }

@@ -249,7 +249,8 @@ impl Account {
             } => {
                 let object: Option<Value> = serde_json::from_slice(content.expose()).ok();
                 let token = object.as_ref().and_then(|o| o.get(name)?.as_str());
-                let problem = "is no JSON with the token in the field that subject_token_field_name names";
+                let problem =
+                    "is no JSON with the token in the field that subject_token_field_name names";
                 Secret::from(token.ok_or_else(|| crate::token_file::unread(TOKEN_FILE, problem))?)
             }
         };
@@ -333,10 +334,16 @@ fn impersonated(answer: &Answer) -> Result<Minted, Unusable> {
         expire_time: Value,
     }
     let wire: Wire = response::json(answer)?;
-    let token = response::token(Some(Secret::new(wire.access_token.as_bytes())), "no accessToken")?;
+    let token = response::token(
+        Some(Secret::new(wire.access_token.as_bytes())),
+        "no accessToken",
+    )?;
     Ok(Minted {
         token,
-        lifetime: lifetime_of(&wire.expire_time, answer.date().unwrap_or(answer.received_at)),
+        lifetime: lifetime_of(
+            &wire.expire_time,
+            answer.date().unwrap_or(answer.received_at),
+        ),
         extra_outputs: Default::default(),
         new_material: Default::default(),
         scopes: None,
@@ -420,7 +427,11 @@ impl CredentialRefresher for GoogleExternalAccount {
             .transpose()?;
         let federated = account.federate(setup, fence).await?;
         match impersonation {
-            Some(url) => account.impersonate(setup, fence, &federated.token, url).await,
+            Some(url) => {
+                account
+                    .impersonate(setup, fence, &federated.token, url)
+                    .await
+            }
             None => Ok(federated.minted()),
         }
     }
@@ -447,7 +458,10 @@ mod tests {
                 r#"{{"type":"external_account","audience":"//a","credential_source":{source}}}"#
             );
             let problem = problem(&text);
-            assert!(problem.contains(why) && problem.contains("refused"), "{problem}");
+            assert!(
+                problem.contains(why) && problem.contains("refused"),
+                "{problem}"
+            );
         }
     }
 
@@ -481,7 +495,11 @@ mod tests {
             (json!(3_600), None),
             (Value::Null, None),
         ] {
-            assert_eq!(lifetime_of(&end, now), life.map(Duration::from_secs), "{end}");
+            assert_eq!(
+                lifetime_of(&end, now),
+                life.map(Duration::from_secs),
+                "{end}"
+            );
         }
     }
 }

@@ -98,7 +98,9 @@ fn claims(text: &str) -> Result<Map<String, Value>, String> {
     let claims = object(text)?;
     let own = ["iss", "sub", "aud", "iat", "exp", "jti"];
     match own.into_iter().find(|name| claims.contains_key(*name)) {
-        Some(name) => Err(format!("must not hold {name}, which has a field of its own")),
+        Some(name) => Err(format!(
+            "must not hold {name}, which has a field of its own"
+        )),
         None => Ok(claims),
     }
 }
@@ -154,9 +156,13 @@ impl CredentialRefresher for OAuth2JwtBearer {
 
     fn check(&self, setup: &Setup<'_>) -> Vec<FieldError> {
         let material = &setup.material;
-        let own = [KEY, ISSUER, SUBJECT, AUDIENCE, KEY_ID, ALGORITHM, LIFETIME, CLAIMS];
+        let own = [
+            KEY, ISSUER, SUBJECT, AUDIENCE, KEY_ID, ALGORITHM, LIFETIME, CLAIMS,
+        ];
         let mut errors = material.check_either(FILE, &[KEY, ISSUER], &own);
-        if material.get(KEY).is_some_and(|pem| Signer::new(pem).is_ok())
+        if material
+            .get(KEY)
+            .is_some_and(|pem| Signer::new(pem).is_ok())
             && let Err((field, problem)) = signer(material)
         {
             errors.push(FieldError::new(field, problem));

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use evermint_core::credential::RefreshConfig;
@@ -54,6 +54,9 @@ impl Seen {
     }
 }
 
+/// Chooses an answer by the request.
+pub type Choose = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
+
 /// Makes an answer out of a request.
 pub type Echo = Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
 
@@ -66,6 +69,10 @@ pub enum Reply {
     KeepAlive(Vec<u8>),
     /// What the function makes of the request.
     Echo(Echo),
+    /// What the function chooses for the request.
+    Choose(Choose),
+    /// These bytes, one by one, until the client goes.
+    Drip(Vec<u8>),
     /// Nothing, until the client goes.
     Hold,
     /// Close without a word.
@@ -208,7 +215,20 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reply: Reply, r
             continue;
         }
         answered = true;
-        match &reply {
+        let chosen = match &reply {
+            Reply::Choose(choose) => choose(&seen),
+            reply => reply.clone(),
+        };
+        match &chosen {
+            Reply::Choose(_) => panic!("a choice of choices"),
+            Reply::Drip(bytes) => {
+                for byte in bytes {
+                    if stream.write_all(&[*byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
             Reply::Raw(bytes) => {
                 stream.write_all(bytes).await.ok();
                 stream.shutdown().await.ok();
@@ -229,6 +249,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reply: Reply, r
     }
 }
 
+/// An RSA key in PEM, made once for each test program.
+pub static RSA: LazyLock<String> = LazyLock::new(|| {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256);
+    key.unwrap().serialize_pem()
+});
+
 /// A ticket's end, in real time.
 pub struct Deadline {
     end: Instant,
@@ -248,6 +274,25 @@ impl Fence for Deadline {
     }
     fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
+    }
+}
+
+/// A ticket that ends when a test says so.
+#[derive(Default)]
+pub struct EndsWhenTold(AtomicBool);
+
+impl EndsWhenTold {
+    pub fn end(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Fence for EndsWhenTold {
+    fn passed(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+    fn remaining(&self) -> Duration {
+        if self.passed() { Duration::ZERO } else { BOUND }
     }
 }
 
