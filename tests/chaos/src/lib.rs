@@ -3,6 +3,8 @@
 //!
 //! | part | what it is |
 //! | --- | --- |
+//! | [`check`] | what must hold of it, one file for each promise |
 //! | [`history`] | what was seen: every call, read, issuer request and fault, one line each |
 
+pub mod check;
 pub mod history;
