@@ -144,7 +144,12 @@ impl Builder {
     pub fn build(self) -> Result<Client, Error> {
         let runtime = Handle::try_current().map_err(|e| Error::setting("runtime", e))?;
         let urls = self.check()?;
-        let empty = Snapshot::new(None, Arc::clone(&self.clock), self.max_staleness);
+        let empty = Snapshot::new(
+            None,
+            Arc::default(),
+            Arc::clone(&self.clock),
+            self.max_staleness,
+        );
         let shared = Arc::new(Shared::new(empty));
         let (progress_in, progress) = watch::channel(Progress::default());
         let known: Addresses = urls
@@ -183,6 +188,7 @@ impl Builder {
             max_staleness: self.max_staleness,
             clock: Arc::clone(&self.clock),
             cache: Cache::default(),
+            placeholders: Arc::default(),
             endpoints: Endpoints::new(penalty, dice()),
             pace: Pace::new(self.timing.clone(), dice()),
             wire: Wire {

@@ -12,6 +12,8 @@ use evermint_core::time::UnixMs;
 use evermint_proto::v1;
 use evermint_proto::v1::auth::Place;
 
+use crate::placeholder::{Given, Placeholders};
+
 /// A bundle without its generation: what its revision stands for.
 #[derive(Debug, Default)]
 pub(crate) struct Content {
@@ -98,6 +100,31 @@ pub struct Unavailable {
     pub verdict: Option<Verdict>,
     /// In one line.
     pub cause: String,
+}
+
+impl Content {
+    /// What `before` comes to be with this bundle.
+    pub(crate) fn placeholders(&self, before: &Placeholders) -> Placeholders {
+        let given = self.credentials.iter().flat_map(|credential| {
+            credential.variables.iter().map(|variable| {
+                let token = credential.slot.as_ref().ok();
+                let value = token.and_then(|t| Some((t.values.get(&variable.key)?, t.generation)));
+                Given {
+                    key: &variable.key,
+                    identity: &variable.identity,
+                    handle: variable.handle.as_deref(),
+                    bindings: &credential.endpoints,
+                    value,
+                    expires_at: token.and_then(|t| t.expires_at),
+                }
+            })
+        });
+        let plain = self
+            .plain
+            .iter()
+            .map(|p| (p.key.as_str(), p.value.as_str()));
+        before.installed(self.environment_revision, given, plain)
+    }
 }
 
 impl From<v1::Bundle> for Content {

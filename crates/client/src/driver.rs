@@ -15,6 +15,7 @@ use crate::endpoints::{Endpoints, Pick, Target};
 use crate::failure::{Failure, Kind};
 use crate::names;
 use crate::pace::{Pace, Step};
+use crate::placeholder::Placeholders;
 use crate::resolve::Addresses;
 use crate::shared::{Progress, Shared};
 use crate::snapshot::Snapshot;
@@ -27,6 +28,7 @@ pub(crate) struct Driver {
     pub(crate) max_staleness: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) cache: Cache,
+    pub(crate) placeholders: Arc<Placeholders>,
     pub(crate) endpoints: Endpoints,
     pub(crate) pace: Pace,
     pub(crate) wire: Wire,
@@ -187,9 +189,20 @@ impl Driver {
     }
 
     /// Publishes what is believed, as a whole; wakes those who wait if the content is another one.
-    fn publish(&self, taken: Taken) {
+    fn publish(&mut self, taken: Taken) {
         let held = self.cache.held().cloned();
-        let snapshot = Snapshot::new(held, Arc::clone(&self.clock), self.max_staleness);
+        if taken == Taken::Changed {
+            self.placeholders = Arc::new(match &held {
+                Some(held) => held.content.placeholders(&self.placeholders),
+                None => self.placeholders.revoked(),
+            });
+        }
+        let snapshot = Snapshot::new(
+            held,
+            Arc::clone(&self.placeholders),
+            Arc::clone(&self.clock),
+            self.max_staleness,
+        );
         if taken == Taken::Changed {
             tracing::info!(
                 { names::GENERATION } = snapshot.generation().map(|g| g.0),

@@ -51,6 +51,7 @@ mod failure;
 mod metrics;
 mod names;
 mod pace;
+pub mod placeholder;
 mod resolve;
 mod server_clock;
 mod shared;

@@ -14,6 +14,7 @@ use evermint_core::time::UnixMs;
 
 use crate::cache::Held;
 use crate::content::{Auth, Content, CredentialContent, RouteContent, Slot, Unavailable};
+use crate::placeholder::{Placeholders, Refused, Resolver};
 
 /// One bundle. It does not change, but the time does: whether a value may be used is decided anew
 /// at every access.
@@ -24,6 +25,7 @@ use crate::content::{Auth, Content, CredentialContent, RouteContent, Slot, Unava
 #[derive(Clone)]
 pub struct Snapshot {
     held: Option<Held>,
+    placeholders: Arc<Placeholders>,
     clock: Arc<dyn Clock>,
     max_staleness: Duration,
 }
@@ -43,9 +45,15 @@ pub enum Unusable {
 }
 
 impl Snapshot {
-    pub(crate) fn new(held: Option<Held>, clock: Arc<dyn Clock>, max_staleness: Duration) -> Self {
+    pub(crate) fn new(
+        held: Option<Held>,
+        placeholders: Arc<Placeholders>,
+        clock: Arc<dyn Clock>,
+        max_staleness: Duration,
+    ) -> Self {
         Self {
             held,
+            placeholders,
             clock,
             max_staleness,
         }
@@ -122,6 +130,24 @@ impl Snapshot {
     /// What the cluster does not deliver, and why.
     pub fn problems(&self) -> &[Problem] {
         self.content().map_or(&[], |c| &c.problems)
+    }
+
+    /// The environment of a child process: placeholders in place of secrets, and plain values.
+    pub fn child_environment(&self) -> BTreeMap<String, String> {
+        self.placeholders.child_environment()
+    }
+
+    /// What replaces the placeholders of one request to `target` (path and query) at `host` and
+    /// `port`. Without a bundle, and with one that is too old, no placeholder resolves.
+    ///
+    /// # Errors
+    /// [`Refused`]: the request must not be sent on.
+    pub fn resolver(&self, host: &str, port: u16, target: &str) -> Result<Resolver<'_>, Refused> {
+        let held = self.held.as_ref();
+        let now = held
+            .map(|h| self.now(h))
+            .filter(|_| self.usable(None).is_ok());
+        self.placeholders.resolver(host, port, target, now)
     }
 
     /// Time since the content was known to be the newest, by the cluster clock; `None` without a
@@ -481,7 +507,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::clone(&hand) as _;
         (
             hand,
-            Snapshot::new(cache.held().cloned(), clock, max_staleness),
+            Snapshot::new(cache.held().cloned(), Arc::default(), clock, max_staleness),
         )
     }
 
@@ -559,7 +585,12 @@ mod tests {
 
     #[test]
     fn without_a_bundle_there_is_nothing() {
-        let snapshot = Snapshot::new(None, Arc::new(Hand::default()), Duration::MAX);
+        let snapshot = Snapshot::new(
+            None,
+            Arc::default(),
+            Arc::new(Hand::default()),
+            Duration::MAX,
+        );
         assert!(!snapshot.is_ready());
         assert_eq!((snapshot.sandbox(), snapshot.revision()), ("", ""));
         assert_eq!(snapshot.generation(), None);

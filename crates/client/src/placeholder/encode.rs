@@ -25,12 +25,14 @@ pub(super) fn percent_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Appends `bytes` with everything escaped but the unreserved characters
-/// ([RFC 3986 §2.3](https://www.rfc-editor.org/rfc/rfc3986#section-2.3)): fit for a segment of a
-/// path, a value of a query and one of a form.
-pub(super) fn percent_encode(bytes: &[u8], out: &mut Vec<u8>) {
+/// ([RFC 3986 §2.3](https://www.rfc-editor.org/rfc/rfc3986#section-2.3)) and those in `plain`.
+pub(super) fn percent_encode(bytes: &[u8], plain: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~')
+            || plain.contains(byte)
+        {
             out.push(*byte);
         } else {
             let digit = |nibble: u8| DIGITS[usize::from(nibble)];
@@ -79,7 +81,7 @@ mod tests {
     fn what_is_encoded_is_decoded_again() {
         let all: Vec<u8> = (0..=255).collect();
         let mut encoded = Vec::new();
-        percent_encode(&all, &mut encoded);
+        percent_encode(&all, b"", &mut encoded);
         assert!(encoded.iter().all(u8::is_ascii_graphic));
         assert_eq!(percent_decoded(&encoded), Some(all));
     }

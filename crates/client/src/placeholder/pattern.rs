@@ -69,9 +69,7 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     fn labels(pattern: &[&str], host: &[&str]) -> bool {
         match (pattern, host) {
             ([], []) => true,
-            (["**", rest @ ..], [_, tail @ ..]) => {
-                labels(rest, tail) || labels(pattern, tail)
-            }
+            (["**", rest @ ..], [_, tail @ ..]) => labels(rest, tail) || labels(pattern, tail),
             ([label, rest @ ..], [first, tail @ ..]) => {
                 !first.is_empty() && glob_matches(label, first) && labels(rest, tail)
             }
@@ -131,7 +129,11 @@ mod tests {
             ("**.example.com", "a.b.example.com", true),
             ("**.example.com", "example.com", false),
             ("**.a.**.com", "x.a.y.z.com", true),
-            ("*-aiplatform.googleapis.com", "europe-west4-aiplatform.googleapis.com", true),
+            (
+                "*-aiplatform.googleapis.com",
+                "europe-west4-aiplatform.googleapis.com",
+                true,
+            ),
             ("us-?.example.com", "us-1.example.com", true),
             ("us-[12].example.com", "us-3.example.com", false),
             ("*.example.com", ".example.com", false),
@@ -141,7 +143,11 @@ mod tests {
         ] {
             check((pattern, 443, ""), (host, 443, "/"), expected);
         }
-        check(("api.example.com", 443, ""), ("api.example.com", 80, "/"), false);
+        check(
+            ("api.example.com", 443, ""),
+            ("api.example.com", 80, "/"),
+            false,
+        );
     }
 
     #[test]
