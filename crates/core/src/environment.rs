@@ -5,7 +5,7 @@
 //! sandbox the same handles. What is wrong with one provider becomes a [`Problem`], and leaves the
 //! others as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -130,7 +130,9 @@ impl<'a> Gathering<'a> {
         }
         let sandbox = self.sandbox;
         for credential in &attached.credentials {
-            let variables: Vec<Variable> = names(credential)
+            let variables: Vec<Variable> = credential
+                .names()
+                .into_iter()
                 .filter(|key| self.take(provider, key))
                 .map(|key| variable(sandbox, credential, key, &bindings))
                 .collect();
@@ -190,13 +192,6 @@ pub fn base_url(provider: &Provider) -> Option<&str> {
     };
     let url = config.get("base_url").or_else(named)?;
     Some(url.trim_end_matches('/'))
-}
-
-/// The names that the credential gives a value, or will give one.
-fn names(credential: &Credential) -> impl Iterator<Item = &CredentialKey> {
-    let served = credential.value.iter().flat_map(|v| v.outputs.keys());
-    let all: BTreeSet<_> = std::iter::once(&credential.id.key).chain(served).collect();
-    all.into_iter()
 }
 
 fn variable(
