@@ -33,3 +33,8 @@ deny:
 # The benchmarks of benches/README.md
 bench:
     cargo run --release -p evermint-benches
+
+# Real processes under seeded faults: `just chaos SECONDS SEED REPLICAS`; `just chaos 60 7 3 --only process`
+chaos *ARGS:
+    cargo build --release -p evermint -p evermint-chaos
+    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/release/evermint ${CARGO_TARGET_DIR:-target}/release/chaos {{ARGS}}

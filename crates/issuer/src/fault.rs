@@ -186,6 +186,12 @@ impl Script {
         self.0.clear();
     }
 
+    /// Forgets those for one client.
+    pub(crate) fn clear_of(&mut self, client: &str) {
+        self.0
+            .retain(|fault| fault.client.as_deref() != Some(client));
+    }
+
     pub(crate) fn faults(&self) -> &[Fault] {
         &self.0
     }
@@ -229,6 +235,17 @@ mod tests {
             );
         }
         assert_eq!(script.take(Some("a"), Some("refresh_token")), None);
+    }
+
+    #[test]
+    fn the_faults_of_one_client_are_forgotten_and_no_others() {
+        let mut script = Script::default();
+        script.add(Fault::once("a", Mode::HoldBefore));
+        script.add(Fault::once("b", Mode::HoldBefore));
+        script.add(Fault::everybody(Mode::Torn));
+        script.clear_of("a");
+        assert_eq!(script.take(Some("a"), None), Some(Mode::Torn));
+        assert_eq!(script.take(Some("b"), None), Some(Mode::HoldBefore));
     }
 
     #[test]

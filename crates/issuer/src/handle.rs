@@ -135,6 +135,11 @@ impl Handle {
         self.0.change(|state| state.script.clear());
     }
 
+    /// Forgets the faults for one client; those for everybody stay.
+    pub fn clear_faults_of(&self, client: &str) {
+        self.0.change(|state| state.script.clear_of(client));
+    }
+
     /// The faults that still wait for requests.
     pub fn faults(&self) -> Vec<Fault> {
         self.0.lock().script.faults().to_vec()

@@ -1,10 +1,32 @@
 //! Chaos: clusters of real `evermint serve` processes under seeded faults, and what was seen of
-//! them from outside.
+//! them from outside. `README.md` says how to run it, and what was found.
 //!
 //! | part | what it is |
 //! | --- | --- |
-//! | [`check`] | what must hold of it, one file for each promise |
+//! | [`run`] | one run from begin to end: read this first |
+//! | [`world`] | what everyone shares: places, network, issuers, what is known of them now |
+//! | [`place`], [`net`], [`door`] | replicas as processes, the network between them, their way to an issuer |
+//! | [`operator`], [`load`] | calls as operators make them, each noted with how it ended |
+//! | [`sandbox`] | readers that note what they are given |
+//! | [`nemesis`] | faults, a file for each family |
+//! | [`check`] | what must hold of the history, one file for each promise |
 //! | [`history`] | what was seen: every call, read, issuer request and fault, one line each |
 
 pub mod check;
+pub mod dice;
+pub mod door;
+pub mod finale;
 pub mod history;
+pub mod load;
+pub mod nemesis;
+pub mod net;
+pub mod operator;
+pub mod place;
+pub mod run;
+pub mod sandbox;
+pub mod settings;
+pub mod spawn;
+pub mod start;
+pub mod tool;
+pub mod watcher;
+pub mod world;

@@ -190,7 +190,7 @@ impl Cluster {
             return None;
         }
         let mut client = cluster(self.admin.on(n));
-        let request = GetClusterStatusRequest { consistent: false };
+        let request = GetClusterStatusRequest::default();
         let answer = timeout(STATUS, client.get_cluster_status(request)).await;
         Some(answer.ok()?.ok()?.into_inner())
     }

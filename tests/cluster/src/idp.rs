@@ -123,6 +123,15 @@ impl Idp {
         Self::built_in(access_ttl).await
     }
 
+    /// Installs what the real provider is made of, if node is there: for whoever has no network
+    /// later.
+    ///
+    /// # Errors
+    /// Why that could not be done; [`real`](Self::real) decides what follows.
+    pub fn install() -> Result<(), String> {
+        fixture().map(drop)
+    }
+
     /// The built-in issuer: strict, fast, and with faults that the real provider cannot have.
     pub async fn built_in(access_ttl: Duration) -> Self {
         let mut config = Config {
@@ -258,6 +267,12 @@ impl Idp {
         let _: Value = read("DELETE fault", request).await;
     }
 
+    /// Forgets the script for one client. Only the built-in issuer can.
+    pub async fn clear_faults_of(&self, client: &str) {
+        let url = format!("{}/admin/fault?client={client}", self.url);
+        let _: Value = read("DELETE fault", self.http.delete(url)).await;
+    }
+
     /// The requests that are held.
     pub async fn holding(&self) -> Vec<Held> {
         self.get("held").await
@@ -276,10 +291,18 @@ impl Idp {
 
     /// Lets the held requests of `client` go on; there has to be one.
     pub async fn release(&self, client: &str, how: Release) {
+        assert!(
+            self.release_any(client, how).await > 0,
+            "nothing of {client} was held"
+        );
+    }
+
+    /// Lets the held requests of `client` go on, and says how many there were.
+    pub async fn release_any(&self, client: &str, how: Release) -> u64 {
         let released: Value = self
             .post("release", json!({ "client": client, "as": how }))
             .await;
-        assert!(released["released"] != 0, "nothing of {client} was held");
+        released["released"].as_u64().unwrap_or(0)
     }
 
     /// Every token request so far.

@@ -34,6 +34,7 @@ pub use config::Options;
 pub use gate::{Gate, Guest};
 pub use idp::{Family, Grant, Idp, TTL_FOR_EVER};
 pub use mints::{Mints, Refreshing};
+pub use ports::free_port;
 pub use process::Process;
-pub use sandbox::{Findings, Sandboxes, Way};
+pub use sandbox::{Findings, Sandboxes, Way, digest12};
 pub use wait::{eventually, say, unix_ms};

@@ -9,7 +9,7 @@ use rand::Rng;
 const RANGE: std::ops::Range<u16> = 12_000..32_000;
 
 /// A port on loopback that nobody listens on.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut random = rand::rng();
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     std::iter::repeat_with(|| random.random_range(RANGE))

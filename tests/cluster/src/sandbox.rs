@@ -202,14 +202,14 @@ impl Findings {
                 ));
             }
             for value in token.values.values() {
-                self.tokens.insert(short(value), served_ms);
+                self.tokens.insert(digest12(value), served_ms);
             }
         }
     }
 }
 
-/// A token as the issuer's history shows it.
-fn short(token: &str) -> String {
+/// A token as the issuers' histories show it: 12 hex digits of its SHA-256.
+pub fn digest12(token: &str) -> String {
     hex::encode(&digest(&SHA256, token.as_bytes()).as_ref()[..6])
 }
 

@@ -26,6 +26,9 @@ pub struct StatusArgs {
     /// Ask the leader first, so that the answer is the newest there is.
     #[arg(long)]
     consistent: bool,
+    /// Ask for the hash of the replica's state: equal on all replicas at equal positions.
+    #[arg(long)]
+    state_hash: bool,
 }
 
 /// Arguments of `cluster remove`.
@@ -54,6 +57,7 @@ impl Command {
 async fn status(args: StatusArgs, client: &Client) -> Result<()> {
     let request = v1::GetClusterStatusRequest {
         consistent: args.consistent,
+        state_hash: args.state_hash,
     };
     let answer = client
         .gateways

@@ -29,6 +29,8 @@ pub struct Status {
     pub unowned_shards: u32,
     pub settings: Option<Settings>,
     pub counts: Counts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_hash: Option<String>,
 }
 
 /// A member.
@@ -100,6 +102,7 @@ impl Status {
                 routes: counts.routes,
                 sandboxes: counts.sandboxes,
             },
+            state_hash: Some(s.state_hash).filter(|hash| !hash.is_empty()),
         }
     }
 
@@ -186,6 +189,9 @@ impl Render for Status {
                 .into(),
             ),
         ]);
+        if let Some(hash) = &self.state_hash {
+            page.fields(&[("state hash", hash.as_str().into())]);
+        }
         if self.unowned_shards > 0 {
             let told = format!(
                 "shards without an owner, of which nothing is minted: {}",

@@ -1,8 +1,10 @@
 //! `evermint.v1.Cluster`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use evermint_core::id::ReplicaId;
+use evermint_core::state::State;
 use evermint_core::time::millis;
 use evermint_proto::v1;
 use evermint_proto::v1::cluster_server::Cluster;
@@ -18,7 +20,12 @@ impl Cluster for Services {
         &self,
         request: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
-        let state = self.read(request.into_inner().consistent).await?;
+        let request = request.into_inner();
+        let state = self.read(request.consistent).await?;
+        let state_hash = match request.state_hash {
+            true => hash(Arc::clone(&state)).await?,
+            false => String::new(),
+        };
         let view = &self.ports.view;
         let raft = self.ports.control.status();
         let (replica, session) = view.identity();
@@ -72,6 +79,7 @@ impl Cluster for Services {
                 sandboxes: count(state.sandboxes.len()),
             }),
             version: self.limits.version.to_owned(),
+            state_hash,
         }))
     }
 
@@ -93,6 +101,13 @@ impl Cluster for Services {
             .map_err(|e| status::uncontrolled(&e))?;
         Ok(Response::new(v1::RemoveReplicaResponse { removed }))
     }
+}
+
+/// The hash of a state, off the threads that serve others: it reads every record.
+async fn hash(state: Arc<State>) -> Result<String, Status> {
+    let hash = tokio::task::spawn_blocking(move || state.hash()).await;
+    let hash = hash.map_err(|_| status::internal("the state could not be hashed"))?;
+    Ok(format!("{hash:016x}"))
 }
 
 fn count(n: usize) -> u64 {

@@ -20,12 +20,14 @@ async fn the_status_tells_of_members_positions_and_settings() {
         peer_address: "127.0.0.1:3".to_owned(),
         api_address: "http://127.0.0.1:4".to_owned(),
     });
-    let status = harness
-        .cluster()
-        .get_cluster_status(v1::GetClusterStatusRequest { consistent: true })
-        .await
-        .unwrap()
-        .into_inner();
+    let request = v1::GetClusterStatusRequest {
+        consistent: true,
+        state_hash: true,
+    };
+    let status = harness.cluster().get_cluster_status(request).await;
+    let status = status.unwrap().into_inner();
+    let hash = harness.cluster.committed().hash();
+    assert_eq!(status.state_hash, format!("{hash:016x}"));
     assert_eq!((status.replica, status.leader), (1, Some(1)));
     assert_eq!(status.role(), v1::Role::Leader);
     assert_eq!(status.position, harness.cluster.committed().meta.position.0);

@@ -1,0 +1,121 @@
+//! `chaos`: runs a cluster under faults, and says whether its promises held.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use evermint_chaos::net::Network;
+use evermint_chaos::net::namespaces::Namespaces;
+use evermint_chaos::net::proxies::Proxies;
+use evermint_chaos::settings::Settings;
+use evermint_cluster_tests::{Idp, say};
+
+/// Runs a cluster of real replicas under faults that follow from a seed, and checks what was seen of
+/// it from outside. Needs root and iproute2 for network namespaces; else it uses loopback.
+#[derive(Debug, Parser)]
+#[command(name = "chaos", version)]
+struct Args {
+    /// How long faults are injected
+    #[arg(default_value_t = 3600)]
+    seconds: u64,
+    /// Every choice follows from it [default: of the time]
+    seed: Option<u64>,
+    /// How many replicas: 3 or 5
+    #[arg(default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
+    replicas: u16,
+    /// The program under test
+    #[arg(long, value_name = "FILE", env = "EVERMINT_BIN")]
+    binary: PathBuf,
+    /// Where everything about the run is kept [default: a temporary directory]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Loopback and proxies, also where namespaces could be had
+    #[arg(long)]
+    proxies: bool,
+    /// Only faults whose family/name contains one of these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+    };
+    let places = usize::from(args.replicas) + 1;
+    // Later there may be no network to get it from; whether it is needed shows then.
+    let _ = Idp::install();
+    // Threads inherit the namespace of whoever starts them: the network comes first.
+    let net = if args.proxies {
+        None
+    } else {
+        let build = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let build = build.expect("a runtime");
+        match build
+            .block_on(Namespaces::up(places))
+            .and_then(|net| net.move_in().map(|()| net))
+        {
+            Ok(net) => Some(net),
+            Err(why) => {
+                say(&format!(
+                    "NOT network namespaces: {why}. Loopback and proxies take their place."
+                ));
+                None
+            }
+        }
+    };
+    let runtime = runtime().expect("a runtime");
+    let failed = runtime.block_on(async {
+        let net = match net {
+            Some(net) => Network::Namespaces(net),
+            None => match Proxies::up(places).await {
+                Ok(net) => Network::Proxies(net),
+                Err(why) => return vec![why],
+            },
+        };
+        let settings = settings(args);
+        say(&format!(
+            "seed {} · {} · {}",
+            settings.seed,
+            net.name(),
+            settings.dir.display()
+        ));
+        evermint_chaos::run::run(settings, net).await
+    });
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn settings(args: Args) -> Settings {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seed = args.seed.unwrap_or(now.as_secs());
+    let dir = args.dir.unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("evermint-chaos-{seed}-{}", std::process::id()))
+    });
+    let mut command = format!("just chaos {} {seed} {}", args.seconds, args.replicas);
+    if !args.only.is_empty() {
+        command += &format!(" --only '{}'", args.only.join(","));
+    }
+    if args.proxies {
+        command += " --proxies";
+    }
+    Settings {
+        seed,
+        length: Duration::from_secs(args.seconds),
+        replicas: usize::from(args.replicas),
+        binary: args.binary,
+        dir,
+        namespaces: !args.proxies,
+        only: args.only,
+        command,
+    }
+}

@@ -1,0 +1,145 @@
+//! One run, from begin to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermint_cluster_tests::say;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::dice::Dice;
+use crate::history::{Event, Phase};
+use crate::nemesis::{Struck, Track, tracks};
+use crate::net::Network;
+use crate::sandbox::Reader;
+use crate::settings::Settings;
+use crate::watcher;
+use crate::world::World;
+use crate::{finale, load, start};
+
+/// How long a nemesis may take before the run is given up: longer than any has to.
+const STRIKE_MAX: Duration = Duration::from_secs(400);
+/// How long all stays healed before it is looked at: staleness bounds and backoffs pass.
+const HEALED: Duration = Duration::from_secs(10);
+
+/// Runs, and says what failed that no check on the history would see. The history is in the
+/// directory of the settings.
+pub async fn run(settings: Settings, net: Network) -> Vec<String> {
+    let world = match start::world(settings, net).await {
+        Ok(world) => world,
+        Err(why) => return vec![why],
+    };
+    let interrupted = async {
+        let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .expect("signals can be listened for");
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = stop.recv() => {}
+        }
+    };
+    tokio::select! {
+        told = whole(&world) => if let Err(why) = told { world.fail(why) },
+        () = interrupted => world.fail("interrupted"),
+    }
+    for place in &world.places {
+        place.may_end(true);
+        place.kill();
+    }
+    finale::search(&world);
+    world.recorder.flush();
+    world.net.down().await;
+    std::mem::take(&mut *world.failed())
+}
+
+async fn whole(world: &Arc<World>) -> Result<(), String> {
+    let phase = |phase| {
+        say(&format!("== {phase:?}"));
+        world.recorder.note(Event::Phase { phase });
+        world.recorder.flush();
+    };
+    let (stop, stopped) = watch::channel(false);
+    let (stop_watching, watched) = watch::channel(false);
+    let watching = tokio::spawn(watcher::watch(Arc::clone(world), watched));
+    start::replicas(world).await?;
+    start::register(world).await?;
+    let mut running = load::start(world, &stopped);
+    for (sandbox, way, registered) in start::sandboxes(world).await? {
+        running.spawn(Reader::new(world, &sandbox, way, registered, &stopped).run());
+    }
+
+    phase(Phase::Faults);
+    faults(world).await?;
+    phase(Phase::Healed);
+    sleep(HEALED).await;
+    finale::recover(world).await?;
+    let mut aftermath = std::mem::take(&mut *world.aftermath.lock().await);
+    while let Some(ended) = aftermath.join_next().await {
+        ended.map_err(|e| format!("the harness itself: {e}"))?;
+    }
+    stop.send_replace(true);
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| format!("the harness itself: {e}"))?;
+    }
+
+    phase(Phase::Final);
+    finale::look(world).await?;
+    stop_watching.send_replace(true);
+    watching
+        .await
+        .map_err(|e| format!("the harness itself: {e}"))
+}
+
+/// Lets every track strike until the time is over, and waits until all is whole.
+async fn faults(world: &Arc<World>) -> Result<(), String> {
+    let until = Instant::now() + world.settings.length;
+    let mut running = JoinSet::new();
+    for track in tracks() {
+        let track = chosen(track, &world.settings.only);
+        if !track.nemeses.is_empty() {
+            running.spawn(strike(Arc::clone(world), track, until));
+        }
+    }
+    let all = async {
+        while let Some(ended) = running.join_next().await {
+            ended.map_err(|e| format!("a nemesis: {e}"))?;
+        }
+        Ok(())
+    };
+    let bound = world.settings.length + STRIKE_MAX;
+    tokio::time::timeout(bound, all)
+        .await
+        .map_err(|_| "a nemesis did not come to an end".to_owned())?
+}
+
+/// What is left of a track when only some nemeses are wanted.
+fn chosen(mut track: Track, only: &[String]) -> Track {
+    track.nemeses.retain(|nemesis| {
+        let name = format!("{}/{}", nemesis.family(), nemesis.name());
+        only.is_empty() || only.iter().any(|part| name.contains(part))
+    });
+    track
+}
+
+async fn strike(world: Arc<World>, track: Track, until: Instant) {
+    let mut dice = Dice::new(world.settings.seed, track.name);
+    let weighed: Vec<usize> = (0..track.nemeses.len())
+        .flat_map(|n| std::iter::repeat_n(n, track.nemeses[n].weight() as usize))
+        .collect();
+    loop {
+        sleep(dice.time(&track.pause)).await;
+        if Instant::now() >= until {
+            return;
+        }
+        let Some(n) = dice.pick(&weighed) else { return };
+        let nemesis = &track.nemeses[n];
+        match nemesis.strike(&world, &mut dice).await {
+            Ok(Struck::Yes | Struck::No) => {}
+            Err(missed) => world.fail(format!(
+                "{}: {}: {missed}",
+                nemesis.family(),
+                nemesis.name()
+            )),
+        }
+    }
+}
