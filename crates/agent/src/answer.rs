@@ -28,8 +28,17 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into(), retry_after: None }
+    pub(crate) fn new(
+        status: StatusCode,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// Something that may pass.
@@ -159,6 +168,11 @@ mod tests {
         assert_eq!(passing.headers()[RETRY_AFTER], "2");
         assert_eq!(passing.headers()[REASON], "no-token");
         let refused = Refusal::new(StatusCode::NOT_FOUND, "no-route", "");
-        assert!(!refused.response(Dialect::OpenAi).headers().contains_key(RETRY_AFTER));
+        assert!(
+            !refused
+                .response(Dialect::OpenAi)
+                .headers()
+                .contains_key(RETRY_AFTER)
+        );
     }
 }

@@ -24,7 +24,9 @@ pub(crate) fn empty() -> Body {
 
 /// All at once.
 pub(crate) fn full(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(content.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A request's body as it comes.
@@ -52,7 +54,9 @@ pub(crate) async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Unread
     }
     let mut read = BytesMut::with_capacity(usize::try_from(hint.lower()).unwrap_or(max));
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else {
+            continue;
+        };
         if read.len() + data.len() > max {
             return Err(Unread::TooLarge(max));
         }
@@ -120,7 +124,13 @@ pub(crate) enum Late {
 
 impl<K> Answer<K> {
     pub(crate) fn new(body: Incoming, idle: Duration, deadline: Instant, kept: K) -> Self {
-        Self { body, idle, silence: None, end: Box::pin(sleep_until(deadline)), _kept: kept }
+        Self {
+            body,
+            idle,
+            silence: None,
+            end: Box::pin(sleep_until(deadline)),
+            _kept: kept,
+        }
     }
 }
 

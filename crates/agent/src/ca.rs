@@ -124,7 +124,9 @@ impl Ca {
         };
         let mut params = CertificateParams::new(names)?;
         validity(&mut params, now, LEAF);
-        params.distinguished_name.push(DnType::CommonName, "evermint agent");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "evermint agent");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -133,7 +135,10 @@ impl Ca {
         let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
             .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
-        Ok(CertifiedKey::new(vec![certificate.der().clone(), self.certificate.clone()], key))
+        Ok(CertifiedKey::new(
+            vec![certificate.der().clone(), self.certificate.clone()],
+            key,
+        ))
     }
 }
 
@@ -154,7 +159,9 @@ pub(crate) struct Shown {
 
 impl std::fmt::Debug for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shown").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Shown")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,7 +171,11 @@ impl ResolvesServerCert for Shown {
         let other = asked.is_some_and(|name| {
             !name.eq_ignore_ascii_case(&self.host) && !(is_own(name) && is_own(&self.host))
         });
-        if other { None } else { self.ca.ca.leaf(&self.host) }
+        if other {
+            None
+        } else {
+            self.ca.ca.leaf(&self.host)
+        }
     }
 }
 
@@ -193,8 +204,15 @@ fn generate() -> Result<String, rcgen::Error> {
 
 fn to_pem(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 /// What to do about a file that is there.
@@ -254,11 +272,18 @@ mod tests {
             let mode = fs::metadata(dir.join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
-        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&dir).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         let bundle = fs::read_to_string(first.bundle_file()).unwrap();
         let own = fs::read_to_string(first.certificate_file()).unwrap();
         assert!(bundle.ends_with(&own) && !own.contains("PRIVATE"));
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "nothing is left behind");
+        assert_eq!(
+            fs::read_dir(&dir).unwrap().count(),
+            3,
+            "nothing is left behind"
+        );
     }
 
     #[test]

@@ -140,9 +140,16 @@ fn google(version: &str, rest: &str) -> Option<Call> {
     let anthropic = before.ends_with("publishers/anthropic/");
     Some(match action {
         "rawPredict" if anthropic && model == "count-tokens" => Call::CountTokens,
-        "rawPredict" if anthropic => Call::Messages { streamed: Some(false) },
-        "streamRawPredict" if anthropic => Call::Messages { streamed: Some(true) },
-        _ => Call::Generate { version: version.to_owned(), action: action.to_owned() },
+        "rawPredict" if anthropic => Call::Messages {
+            streamed: Some(false),
+        },
+        "streamRawPredict" if anthropic => Call::Messages {
+            streamed: Some(true),
+        },
+        _ => Call::Generate {
+            version: version.to_owned(),
+            action: action.to_owned(),
+        },
     })
 }
 
@@ -163,11 +170,31 @@ mod tests {
             ("POST", "/v1/messages", "anthropic_messages"),
             ("POST", "/v1/messages/count_tokens", "anthropic_messages"),
             ("GET", "/v1/models", "model_discovery"),
-            ("POST", "/v1beta/models/gemini-2.5-pro:generateContent", "google_generate_content"),
-            ("POST", &format!("{VERTEX}/google/models/g:streamGenerateContent"), "google_generate_content"),
-            ("POST", &format!("{VERTEX}/anthropic/models/c@1:rawPredict"), "anthropic_messages"),
-            ("POST", &format!("{VERTEX}/anthropic/models/count-tokens:rawPredict"), "anthropic_messages"),
-            ("POST", &format!("{VERTEX}/mistralai/models/m:rawPredict"), "vertex_raw_predict"),
+            (
+                "POST",
+                "/v1beta/models/gemini-2.5-pro:generateContent",
+                "google_generate_content",
+            ),
+            (
+                "POST",
+                &format!("{VERTEX}/google/models/g:streamGenerateContent"),
+                "google_generate_content",
+            ),
+            (
+                "POST",
+                &format!("{VERTEX}/anthropic/models/c@1:rawPredict"),
+                "anthropic_messages",
+            ),
+            (
+                "POST",
+                &format!("{VERTEX}/anthropic/models/count-tokens:rawPredict"),
+                "anthropic_messages",
+            ),
+            (
+                "POST",
+                &format!("{VERTEX}/mistralai/models/m:rawPredict"),
+                "vertex_raw_predict",
+            ),
             ("GET", "/v1/chat/completions", ""),
             ("DELETE", "/v1/models", ""),
             ("POST", "/v1/files", ""),
@@ -180,7 +207,11 @@ mod tests {
         ] {
             let method = method.parse().unwrap();
             let found = Call::of(&method, path);
-            assert_eq!(found.as_ref().map_or("", Call::protocol), protocol, "{path}");
+            assert_eq!(
+                found.as_ref().map_or("", Call::protocol),
+                protocol,
+                "{path}"
+            );
         }
     }
 
@@ -188,7 +219,9 @@ mod tests {
     fn a_vertex_path_says_whether_the_answer_is_streamed() {
         for (action, streamed) in [("rawPredict", false), ("streamRawPredict", true)] {
             let path = format!("{VERTEX}/anthropic/models/claude:{action}");
-            let expected = Call::Messages { streamed: Some(streamed) };
+            let expected = Call::Messages {
+                streamed: Some(streamed),
+            };
             assert_eq!(Call::of(&Method::POST, &path), Some(expected));
         }
     }

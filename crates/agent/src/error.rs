@@ -50,6 +50,9 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>) -> Self {
-        Self::Setting { setting, problem: problem.into() }
+        Self::Setting {
+            setting,
+            problem: problem.into(),
+        }
     }
 }

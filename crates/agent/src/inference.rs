@@ -34,7 +34,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> R
     let (head, body) = request.into_parts();
     let (prefixed, path) = route::prefix(head.uri.path());
     let named = head.headers.get(route::HEADER).map(HeaderValue::as_bytes);
-    let named = named.map(String::from_utf8_lossy).or(prefixed.map(Into::into));
+    let named = named
+        .map(String::from_utf8_lossy)
+        .or(prefixed.map(Into::into));
     let call = Call::of(&head.method, path);
     let dialect = Dialect::of(call.as_ref(), &head.headers);
     let answered = match &call {
@@ -46,7 +48,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> R
         Some(Call::Models) => Ok(models(shared)),
         Some(call) => {
             let named = named.as_deref();
-            let passed = Passage { shared, call, named, head: &head };
+            let passed = Passage {
+                shared,
+                call,
+                named,
+                head: &head,
+            };
             Box::pin(passed.pass(body, in_flight)).await
         }
     };
@@ -109,12 +116,15 @@ impl Content {
 }
 
 impl Passage<'_> {
-    async fn pass(
-        &self,
-        body: Incoming,
-        in_flight: InFlight,
-    ) -> Result<Response<Body>, Refusal> {
-        let Shared { client, upstream, limits, rotations, counters, .. } = &**self.shared;
+    async fn pass(&self, body: Incoming, in_flight: InFlight) -> Result<Response<Body>, Refusal> {
+        let Shared {
+            client,
+            upstream,
+            limits,
+            rotations,
+            counters,
+            ..
+        } = &**self.shared;
         let began = Instant::now();
         let deadline = {
             let snapshot = client.snapshot();
@@ -139,7 +149,11 @@ impl Passage<'_> {
                     if !(newer && again) {
                         return Err(Refusal::passing(
                             "token-refused",
-                            format!("the upstream of route {:?} refuses the token of provider {:?}", route.name(), route.provider()),
+                            format!(
+                                "the upstream of route {:?} refuses the token of provider {:?}",
+                                route.name(),
+                                route.provider()
+                            ),
                         ));
                     }
                     counters.retried.add();
@@ -168,7 +182,9 @@ impl Passage<'_> {
     async fn content(&self, body: Incoming) -> Result<Content, Refusal> {
         let limits = &self.shared.limits;
         if !self.call.is_in_the_body() {
-            let outgoing = Outgoing::of(body, limits.replay_max).await.map_err(unread)?;
+            let outgoing = Outgoing::of(body, limits.replay_max)
+                .await
+                .map_err(unread)?;
             return Ok(Content::Raw(outgoing));
         }
         if self.head.headers.contains_key(CONTENT_ENCODING) {
@@ -187,7 +203,9 @@ impl Passage<'_> {
             )
         })?;
         let streamed = match self.call {
-            Call::Messages { streamed: Some(streamed) } => *streamed,
+            Call::Messages {
+                streamed: Some(streamed),
+            } => *streamed,
             _ => members.is_true("stream"),
         };
         Ok(Content::Members { members, streamed })
@@ -234,11 +252,16 @@ fn authorize(route: Route<'_>, uri: Uri, headers: &mut HeaderMap) -> Result<Uri,
     token.usable().map_err(|why| {
         Refusal::passing(
             "no-token",
-            format!("provider {:?} of route {:?} has no token now: {why}", route.provider(), route.name()),
+            format!(
+                "provider {:?} of route {:?} has no token now: {why}",
+                route.provider(),
+                route.name()
+            ),
         )
     })?;
     let value = token.value().and_then(|secret| secret.expose_str());
-    let value = value.ok_or_else(|| unusable(route, "its credential has no single value in text"))?;
+    let value =
+        value.ok_or_else(|| unusable(route, "its credential has no single value in text"))?;
     let unfit = || unusable(route, "its token does not fit into its place");
     match route.auth() {
         Auth::Header { name, prefix } => {
@@ -250,8 +273,13 @@ fn authorize(route: Route<'_>, uri: Uri, headers: &mut HeaderMap) -> Result<Uri,
         }
         Auth::Query(name) => {
             let join = if uri.query().is_some() { '&' } else { '?' };
-            let (name, value) = (crate::rewrite::segment(name), crate::rewrite::segment(value));
-            format!("{uri}{join}{name}={value}").parse().map_err(|_| unfit())
+            let (name, value) = (
+                crate::rewrite::segment(name),
+                crate::rewrite::segment(value),
+            );
+            format!("{uri}{join}{name}={value}")
+                .parse()
+                .map_err(|_| unfit())
         }
     }
 }

@@ -109,9 +109,17 @@ mod tests {
         );
         check("{}", |m| m.set("model", "a\"b"), r#"{"model":"a\"b"}"#);
         // The same name, written in another way.
-        check(r#"{"mod\u0065l":1}"#, |m| m.set("model", "z"), r#"{"model":"z"}"#);
+        check(
+            r#"{"mod\u0065l":1}"#,
+            |m| m.set("model", "z"),
+            r#"{"model":"z"}"#,
+        );
         check(r#"{"a":1,"model":2}"#, |m| m.remove("model"), r#"{"a":1}"#);
-        check(r#"{"n":12345678901234567890.5}"#, |_| (), r#"{"n":12345678901234567890.5}"#);
+        check(
+            r#"{"n":12345678901234567890.5}"#,
+            |_| (),
+            r#"{"n":12345678901234567890.5}"#,
+        );
     }
 
     #[test]

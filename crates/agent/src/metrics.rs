@@ -78,7 +78,11 @@ impl Counters {
         let mut out = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
             let name = format!("evermint_agent_{name}");
-            let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}", help.trim());
+            let _ = writeln!(
+                out,
+                "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}",
+                help.trim()
+            );
         };
         #[allow(clippy::cast_precision_loss, reason = "counts are shown")]
         let number = |count: u64| count as f64;
@@ -86,11 +90,31 @@ impl Counters {
             metric(&format!("{name}_total"), "counter", help, number(count));
         }
         for (name, help, count) in [
-            ("gateway_calls_answered", "Calls that a gateway answered.", client.calls_answered),
-            ("gateway_calls_failed", "Calls that a gateway did not answer.", client.calls_failed),
-            ("gateway_failovers", "Times that another gateway took over.", client.failovers),
-            ("gateway_blackouts", "Times that no gateway was left to ask.", client.blackouts),
-            ("bundle_changes", "Bundles that replaced another one.", client.changes),
+            (
+                "gateway_calls_answered",
+                "Calls that a gateway answered.",
+                client.calls_answered,
+            ),
+            (
+                "gateway_calls_failed",
+                "Calls that a gateway did not answer.",
+                client.calls_failed,
+            ),
+            (
+                "gateway_failovers",
+                "Times that another gateway took over.",
+                client.failovers,
+            ),
+            (
+                "gateway_blackouts",
+                "Times that no gateway was left to ask.",
+                client.blackouts,
+            ),
+            (
+                "bundle_changes",
+                "Bundles that replaced another one.",
+                client.changes,
+            ),
         ] {
             metric(&format!("{name}_total"), "counter", help, number(count));
         }
@@ -99,9 +123,19 @@ impl Counters {
         let ready = f64::from(u8::from(snapshot.is_ready()));
         metric("ready", "gauge", "Whether there is a bundle.", ready);
         let staleness = snapshot.staleness().map_or(f64::NAN, |s| s.as_secs_f64());
-        metric("staleness_seconds", "gauge", "Time since the cluster was last heard of.", staleness);
+        metric(
+            "staleness_seconds",
+            "gauge",
+            "Time since the cluster was last heard of.",
+            staleness,
+        );
         let generation = snapshot.generation().map_or(0, |g| g.0);
-        metric("bundle_generation", "gauge", "The bundle's generation.", number(generation));
+        metric(
+            "bundle_generation",
+            "gauge",
+            "The bundle's generation.",
+            number(generation),
+        );
         out
     }
 }

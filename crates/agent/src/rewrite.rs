@@ -50,7 +50,11 @@ impl Target<'_> {
             (false, Some(path)) => path.to_owned(),
             (false, None) => {
                 let (version, rest) = own(call, &model);
-                if has_version(base) { format!("/{rest}") } else { format!("/{version}/{rest}") }
+                if has_version(base) {
+                    format!("/{rest}")
+                } else {
+                    format!("/{version}/{rest}")
+                }
             }
         };
         let query = query.map(|q| format!("?{q}")).unwrap_or_default();
@@ -146,7 +150,12 @@ mod tests {
         "https://aiplatform.example/v1/projects/p/locations/l/publishers/anthropic/models";
 
     fn target(base_url: &'static str) -> Target<'static> {
-        Target { base_url, model: "m", model_in_path: false, path_override: None }
+        Target {
+            base_url,
+            model: "m",
+            model_in_path: false,
+            path_override: None,
+        }
     }
 
     fn check(target: Target<'_>, path: &str, streamed: bool, expected: &str) {
@@ -158,13 +167,41 @@ mod tests {
     #[test]
     fn a_path_is_appended_to_the_base_url() {
         for (base, path, expected) in [
-            ("https://api.example", "/v1/chat/completions", "https://api.example/v1/chat/completions"),
-            ("https://api.example", "/chat/completions", "https://api.example/v1/chat/completions"),
-            ("https://api.example/v1", "/v1/chat/completions", "https://api.example/v1/chat/completions"),
-            ("https://api.example/v1/openai", "/v1/responses", "https://api.example/v1/openai/responses"),
-            ("https://gate.example/anthropic", "/v1/messages", "https://gate.example/anthropic/v1/messages"),
-            ("https://g.example", "/v1beta/models/x:generateContent", "https://g.example/v1beta/models/m:generateContent"),
-            ("https://g.example/v1beta", "/v1/models/x:countTokens", "https://g.example/v1beta/models/m:countTokens"),
+            (
+                "https://api.example",
+                "/v1/chat/completions",
+                "https://api.example/v1/chat/completions",
+            ),
+            (
+                "https://api.example",
+                "/chat/completions",
+                "https://api.example/v1/chat/completions",
+            ),
+            (
+                "https://api.example/v1",
+                "/v1/chat/completions",
+                "https://api.example/v1/chat/completions",
+            ),
+            (
+                "https://api.example/v1/openai",
+                "/v1/responses",
+                "https://api.example/v1/openai/responses",
+            ),
+            (
+                "https://gate.example/anthropic",
+                "/v1/messages",
+                "https://gate.example/anthropic/v1/messages",
+            ),
+            (
+                "https://g.example",
+                "/v1beta/models/x:generateContent",
+                "https://g.example/v1beta/models/m:generateContent",
+            ),
+            (
+                "https://g.example/v1beta",
+                "/v1/models/x:countTokens",
+                "https://g.example/v1beta/models/m:countTokens",
+            ),
         ] {
             check(target(base), path, false, expected);
         }
@@ -172,12 +209,23 @@ mod tests {
 
     #[test]
     fn a_model_in_the_path_is_put_there_with_the_action_that_the_call_means() {
-        let vertex = Target { model_in_path: true, ..target(PUBLISHER) };
+        let vertex = Target {
+            model_in_path: true,
+            ..target(PUBLISHER)
+        };
         for (path, streamed, end) in [
             ("/v1/messages", false, "m:rawPredict"),
             ("/v1/messages", true, "m:streamRawPredict"),
-            ("/v1/messages/count_tokens", false, "count-tokens:rawPredict"),
-            ("/v1beta/models/x:streamGenerateContent", true, "m:streamGenerateContent"),
+            (
+                "/v1/messages/count_tokens",
+                false,
+                "count-tokens:rawPredict",
+            ),
+            (
+                "/v1beta/models/x:streamGenerateContent",
+                true,
+                "m:streamGenerateContent",
+            ),
             ("/v1/chat/completions", true, "m/chat/completions"),
         ] {
             check(vertex, path, streamed, &format!("{PUBLISHER}/{end}"));
@@ -188,7 +236,10 @@ mod tests {
             ("/invoke", true, "m/invoke"),
             ("", false, "m"),
         ] {
-            let overridden = Target { path_override: Some(end), ..vertex };
+            let overridden = Target {
+                path_override: Some(end),
+                ..vertex
+            };
             let expected = format!("{PUBLISHER}/{expected}");
             check(overridden, "/v1/messages", streamed, &expected);
         }
@@ -200,7 +251,10 @@ mod tests {
             ("/mine", "https://api.example/v1/mine"),
             ("", "https://api.example/v1"),
         ] {
-            let target = Target { path_override: Some(path), ..target("https://api.example/v1") };
+            let target = Target {
+                path_override: Some(path),
+                ..target("https://api.example/v1")
+            };
             check(target, "/v1/chat/completions", true, expected);
         }
     }
@@ -212,44 +266,103 @@ mod tests {
             ("a/../b", "a%2F..%2Fb"),
             ("a:b?c#d", "a%3Ab%3Fc%23d"),
         ] {
-            let target = Target { model, model_in_path: true, ..target("https://h/models") };
-            check(target, "/v1/messages", false, &format!("https://h/models/{expected}:rawPredict"));
+            let target = Target {
+                model,
+                model_in_path: true,
+                ..target("https://h/models")
+            };
+            check(
+                target,
+                "/v1/messages",
+                false,
+                &format!("https://h/models/{expected}:rawPredict"),
+            );
         }
     }
 
     #[test]
     fn the_query_stays() {
         let call = Call::of(&Method::POST, "/v1beta/models/x:streamGenerateContent").unwrap();
-        let uri = target("https://g").uri(&call, true, Some("alt=sse")).unwrap();
-        assert_eq!(uri.to_string(), "https://g/v1beta/models/m:streamGenerateContent?alt=sse");
+        let uri = target("https://g")
+            .uri(&call, true, Some("alt=sse"))
+            .unwrap();
+        assert_eq!(
+            uri.to_string(),
+            "https://g/v1beta/models/m:streamGenerateContent?alt=sse"
+        );
     }
 
     #[test]
     fn a_base_url_that_is_none_is_said() {
         for base in ["", "api.example", "https://", "https://a b"] {
-            assert!(target(base).uri(&Call::Models, false, None).is_err(), "{base}");
+            assert!(
+                target(base).uri(&Call::Models, false, None).is_err(),
+                "{base}"
+            );
         }
     }
 
     #[test]
     fn the_model_stands_where_the_upstream_looks_for_it() {
         let plain = target("https://h");
-        let in_path = Target { model_in_path: true, ..plain };
+        let in_path = Target {
+            model_in_path: true,
+            ..plain
+        };
         let raw = "/v1/projects/p/locations/l/publishers/anthropic/models/c:streamRawPredict";
         for (target, path, given, expected) in [
-            (plain, "/v1/chat/completions", r#"{"model":"x","n":1}"#, r#"{"model":"m","n":1}"#),
-            (plain, "/v1/chat/completions", r#"{"n":1}"#, r#"{"n":1,"model":"m"}"#),
-            (plain, "/v1/messages", r#"{"model":"x"}"#, r#"{"model":"m"}"#),
-            (in_path, "/v1/messages", r#"{"model":"x"}"#, r#"{"anthropic_version":"vertex-2023-10-16"}"#),
-            (in_path, "/v1/messages", r#"{"anthropic_version":"a"}"#, r#"{"anthropic_version":"a"}"#),
-            (in_path, "/v1/messages/count_tokens", r#"{"model":"x"}"#, r#"{"model":"m"}"#),
+            (
+                plain,
+                "/v1/chat/completions",
+                r#"{"model":"x","n":1}"#,
+                r#"{"model":"m","n":1}"#,
+            ),
+            (
+                plain,
+                "/v1/chat/completions",
+                r#"{"n":1}"#,
+                r#"{"n":1,"model":"m"}"#,
+            ),
+            (
+                plain,
+                "/v1/messages",
+                r#"{"model":"x"}"#,
+                r#"{"model":"m"}"#,
+            ),
+            (
+                in_path,
+                "/v1/messages",
+                r#"{"model":"x"}"#,
+                r#"{"anthropic_version":"vertex-2023-10-16"}"#,
+            ),
+            (
+                in_path,
+                "/v1/messages",
+                r#"{"anthropic_version":"a"}"#,
+                r#"{"anthropic_version":"a"}"#,
+            ),
+            (
+                in_path,
+                "/v1/messages/count_tokens",
+                r#"{"model":"x"}"#,
+                r#"{"model":"m"}"#,
+            ),
             (in_path, "/v1/chat/completions", r#"{"model":"x"}"#, "{}"),
-            (plain, raw, r#"{"anthropic_version":"a"}"#, r#"{"model":"m","stream":true}"#),
+            (
+                plain,
+                raw,
+                r#"{"anthropic_version":"a"}"#,
+                r#"{"model":"m","stream":true}"#,
+            ),
         ] {
             let call = Call::of(&Method::POST, path).unwrap();
             let mut members = Members::parse(given.as_bytes()).unwrap();
             target.body(&call, &mut members);
-            assert_eq!(String::from_utf8(members.to_vec()).unwrap(), expected, "{path}");
+            assert_eq!(
+                String::from_utf8(members.to_vec()).unwrap(),
+                expected,
+                "{path}"
+            );
         }
     }
 }

@@ -53,7 +53,10 @@ pub(crate) struct Rotations {
 
 impl Rotations {
     pub(crate) fn new(bound: Duration) -> Self {
-        Self { bound, ..Self::default() }
+        Self {
+            bound,
+            ..Self::default()
+        }
     }
 
     /// Reports a refused token, unless it is past already, or was reported; then waits for another
@@ -77,6 +80,24 @@ impl Rotations {
             if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(_))) {
                 return refused.is_past(client);
             }
+        }
+        true
+    }
+
+    /// Reports a refused token once. Says whether another one may come.
+    async fn report(&self, client: &Client, refused: &Refused) -> bool {
+        let _ = client;
+        let credential = (refused.provider.clone(), refused.key.clone());
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = reported.entry(credential).or_default();
+        if *newest < refused.generation {
+            *newest = refused.generation;
+            self.reports.add();
+            tracing::warn!(
+                { names::PROVIDER } = refused.provider,
+                { names::GENERATION } = refused.generation,
+                "an upstream refused a token"
+            );
         }
         true
     }

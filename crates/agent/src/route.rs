@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use evermint_client::{Auth, Route, Snapshot};
-
+use evermint_client::{Route, Snapshot};
 use http::{HeaderName, StatusCode};
 
 use crate::answer::Refusal;

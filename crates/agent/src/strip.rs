@@ -61,7 +61,9 @@ pub(crate) fn credentials(headers: &mut HeaderMap) {
         let name_text = name.as_str();
         name == COOKIE
             || OWNER_HEADERS.contains(&name_text)
-            || CREDENTIAL_HEADERS.iter().any(|word| name_text.contains(word))
+            || CREDENTIAL_HEADERS
+                .iter()
+                .any(|word| name_text.contains(word))
             || name_text.starts_with("x-amz-")
     };
     remove(headers, is_credential);
@@ -73,9 +75,14 @@ pub(crate) fn query(query: Option<&str>) -> Option<String> {
         let name = parameter.split('=').next().unwrap_or_default();
         let name = percent_decoded(name).to_ascii_lowercase();
         let name = name.strip_prefix('$').unwrap_or(&name);
-        CREDENTIAL_PARAMETERS.contains(&name) || name.starts_with("x-amz-") || name.starts_with("x-goog-")
+        CREDENTIAL_PARAMETERS.contains(&name)
+            || name.starts_with("x-amz-")
+            || name.starts_with("x-goog-")
     };
-    let kept: Vec<_> = query?.split('&').filter(|p| !p.is_empty() && !is_credential(p)).collect();
+    let kept: Vec<_> = query?
+        .split('&')
+        .filter(|p| !p.is_empty() && !is_credential(p))
+        .collect();
     (!kept.is_empty()).then(|| kept.join("&"))
 }
 
@@ -92,7 +99,11 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     let trailers = headers
         .get(TE)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.split(',').any(|v| v.trim().eq_ignore_ascii_case("trailers")));
+        .is_some_and(|value| {
+            value
+                .split(',')
+                .any(|v| v.trim().eq_ignore_ascii_case("trailers"))
+        });
     remove(headers, |name| {
         HOP_BY_HOP.contains(&name.as_str()) || named.contains(name)
     });
@@ -124,7 +135,11 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
 }
 
 fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<_> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| unwanted(name))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -136,7 +151,9 @@ fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|h| std::str::from_utf8(h).ok());
         match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
             Some(decoded) if byte == b'%' => {
                 out.push(decoded);
@@ -199,7 +216,10 @@ mod tests {
             ("key=AIza", None),
             ("%6bey=AIza&a=1", Some("a=1")),
             ("KEY=AIza&$key=b", None),
-            ("api-version=2024-10-21&api_key=x", Some("api-version=2024-10-21")),
+            (
+                "api-version=2024-10-21&api_key=x",
+                Some("api-version=2024-10-21"),
+            ),
             ("X-Amz-Signature=x&beta=true", Some("beta=true")),
             ("monkey=1", Some("monkey=1")),
             ("access_token", None),
