@@ -64,6 +64,8 @@ impl Ca {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder.create(dir).map_err(|e| state(dir, &e))?;
+        // Programs elsewhere are told of its files.
+        let dir = &fs::canonicalize(dir).map_err(|e| state(dir, &e))?;
         let both = dir.join("ca.pem");
         // Two agents that start at once use the authority of whoever is first.
         if !both.exists() {
@@ -87,6 +89,11 @@ impl Ca {
             publish(&path, content.as_bytes(), Publish::Anyway).map_err(|e| state(&path, &e))?;
         }
         Ok(ca)
+    }
+
+    /// The state directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The file with the certificate alone.

@@ -1,7 +1,7 @@
 //! What must not go on: whatever credentials a caller has put into its call, and the headers that
 //! are between two neighbours only.
 
-use http::header::{CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, SET_COOKIE, TE, UPGRADE};
+use http::header::{CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, SET_COOKIE, TE};
 use http::{HeaderMap, HeaderValue};
 
 /// A header with one of these in its name is a credential, or says whose one is.
@@ -127,11 +127,6 @@ pub(crate) fn origin(headers: &mut HeaderMap) {
 pub(crate) fn answer(headers: &mut HeaderMap) {
     hop_by_hop(headers);
     headers.remove(SET_COOKIE);
-}
-
-/// Whether the request asks for another protocol.
-pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
 }
 
 fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
