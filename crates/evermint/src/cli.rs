@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{audit, cluster, completions, health, inference, keygen, provider, sandbox};
+use crate::command::{
+    agent, audit, cluster, completions, health, inference, keygen, provider, sandbox,
+};
 use crate::dev;
 use crate::duration::Time;
 use crate::exit;
@@ -110,6 +112,9 @@ enum Command {
     /// Register sandboxes, attach providers, read their bundles.
     #[command(subcommand)]
     Sandbox(sandbox::Command),
+    /// Run beside an AI agent: its calls get live tokens that it never sees.
+    #[command(subcommand)]
+    Agent(Box<agent::Command>),
     /// Show the cluster, take a replica out.
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -142,6 +147,11 @@ impl ClientArgs {
             tls_ca: self.tls_ca.clone(),
             timeout: self.deadline.get(),
         }
+    }
+
+    /// The scope of names.
+    pub fn workspace(&self) -> &str {
+        &self.workspace
     }
 
     fn client(&self) -> Result<Client> {
@@ -207,6 +217,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Provider(command) => return Box::pin(command.run(&client.client()?)).await,
         Command::Inference(command) => command.run(&client.client()?).await?,
         Command::Sandbox(command) => command.run(&client.client()?).await?,
+        Command::Agent(command) => return Box::pin(command.run(&client)).await,
         Command::Cluster(command) => command.run(&client.client()?).await?,
         Command::Audit(args) => args.run(&client.client()?).await?,
         Command::Health(args) => args.run(&client.access()).await?,

@@ -1,5 +1,6 @@
 //! The operator's commands: one file each, with its arguments and what it does.
 
+pub mod agent;
 pub mod audit;
 pub mod cluster;
 pub mod completions;
