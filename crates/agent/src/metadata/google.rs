@@ -120,8 +120,7 @@ impl About<'_> {
     }
 
     fn token(&self) -> Result<Response<Body>, Problem> {
-        let access = |name: &str| !is_identity(name) && !is_plain(name);
-        let (value, token) = self.provider.value(access)?;
+        let (value, token) = self.provider.value(|name| !is_identity(name))?;
         let body = json!({
             "access_token": shown(self.provider.name, value)?,
             "expires_in": good_for(token).as_secs(),
@@ -147,21 +146,17 @@ impl About<'_> {
             .or_else(|| self.setting("PROJECT"))
     }
 
-    /// One of the provider's values that is no token, by the end of its name.
+    /// One of the provider's plain variables, by the end of its name.
     fn setting(&self, end: &str) -> Option<String> {
-        let (value, _) = self.provider.value(|name| name.ends_with(end)).ok()?;
-        value.expose_str().map(str::to_owned)
+        let mut plain = self.provider.plain.iter();
+        plain
+            .find(|variable| variable.key.ends_with(end))
+            .map(|variable| variable.value.clone())
     }
 }
 
 fn is_identity(name: &str) -> bool {
     name.ends_with("ID_TOKEN") || name.ends_with("IDENTITY_TOKEN")
-}
-
-fn is_plain(name: &str) -> bool {
-    ["EMAIL", "PROJECT_ID", "PROJECT", "REGION", "LOCATION"]
-        .iter()
-        .any(|end| name.ends_with(end))
 }
 
 fn plain(content: impl Into<String>) -> Response<Body> {

@@ -9,7 +9,7 @@ pub(crate) mod google;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use evermint_client::{Credential, Snapshot, Token};
+use evermint_client::{Credential, Plain, Snapshot, Token};
 use evermint_core::secret::Secret;
 
 use crate::config::{Cloud, Metadata};
@@ -43,6 +43,8 @@ impl Problem {
 #[derive(Clone, Debug)]
 pub(crate) struct Provider<'a> {
     pub(crate) name: &'a str,
+    /// Its variables that are no secrets.
+    pub(crate) plain: Vec<&'a Plain>,
     pub(crate) credentials: Vec<Credential<'a>>,
 }
 
@@ -56,6 +58,11 @@ pub(crate) fn provider<'a>(
     }
     let of = |name: &'a str| Provider {
         name,
+        plain: snapshot
+            .plain()
+            .iter()
+            .filter(|p| p.provider == name)
+            .collect(),
         credentials: snapshot
             .credentials()
             .filter(|c| c.provider() == name)
