@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use evermint_client::{Auth, Route};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -17,6 +19,7 @@ use crate::call::{Call, Dialect};
 use crate::members::Members;
 use crate::metrics::InFlight;
 use crate::names;
+use crate::rewrite::segment;
 use crate::rotation::Refused;
 use crate::shared::Shared;
 use crate::upstream::Failure;
@@ -224,16 +227,21 @@ impl Passage<'_> {
                 (streamed, outgoing.take())
             }
         };
-        let query = strip::query(self.head.uri.query());
+        let own_parameter = match route.auth() {
+            Auth::Query(name) => Some(name.as_str()),
+            Auth::Header { .. } | Auth::Basic { .. } | Auth::Path(_) => None,
+        };
+        let query = strip::query(self.head.uri.query(), own_parameter);
         let uri = target
             .uri(self.call, streamed, query.as_deref())
             .map_err(|problem| unusable(route, &problem))?;
         let mut headers = self.head.headers.clone();
         strip::hop_by_hop(&mut headers);
         strip::origin(&mut headers);
-        strip::credentials(&mut headers);
+        strip::credentials(&mut headers, route.passthrough_headers());
         headers.remove(CONTENT_LENGTH);
         headers.remove(EXPECT);
+        add(route, &mut headers)?;
         if matches!(self.call, Call::Messages { .. } | Call::CountTokens) && !target.model_in_path {
             let (name, version) = ANTHROPIC_VERSION;
             headers.entry(name).or_insert(version);
@@ -244,6 +252,20 @@ impl Passage<'_> {
         *request.headers_mut() = headers;
         Ok(request)
     }
+}
+
+/// Adds the headers that the route gives every call; the caller's own win where they are passed on.
+fn add(route: Route<'_>, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    for (name, value) in route.headers() {
+        let unfit = || unusable(route, "one of its headers is none");
+        let is_passed_on = route.passthrough_headers().contains(name);
+        let name: HeaderName = name.parse().map_err(|_| unfit())?;
+        let value: HeaderValue = value.parse().map_err(|_| unfit())?;
+        if !(is_passed_on && headers.contains_key(&name)) {
+            headers.insert(name, value);
+        }
+    }
+    Ok(())
 }
 
 /// Puts the route's token where its upstream wants it.
@@ -263,21 +285,43 @@ fn authorize(route: Route<'_>, uri: Uri, headers: &mut HeaderMap) -> Result<Uri,
     let value =
         value.ok_or_else(|| unusable(route, "its credential has no single value in text"))?;
     let unfit = || unusable(route, "its token does not fit into its place");
+    let mut set = |name: HeaderName, text: String| {
+        let mut value: HeaderValue = text.parse().map_err(|_| unfit())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+        Ok::<_, Refusal>(())
+    };
     match route.auth() {
         Auth::Header { name, prefix } => {
-            let name: HeaderName = name.parse().map_err(|_| unfit())?;
-            let mut value: HeaderValue = format!("{prefix}{value}").parse().map_err(|_| unfit())?;
-            value.set_sensitive(true);
-            headers.insert(name, value);
+            set(
+                name.parse().map_err(|_| unfit())?,
+                format!("{prefix}{value}"),
+            )?;
+            Ok(uri)
+        }
+        Auth::Basic { user } => {
+            let pair = if user.is_empty() {
+                value.to_owned()
+            } else {
+                format!("{user}:{value}")
+            };
+            set(AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)))?;
             Ok(uri)
         }
         Auth::Query(name) => {
             let join = if uri.query().is_some() { '&' } else { '?' };
-            let (name, value) = (
-                crate::rewrite::segment(name),
-                crate::rewrite::segment(value),
-            );
+            let (name, value) = (segment(name), segment(value));
             format!("{uri}{join}{name}={value}")
+                .parse()
+                .map_err(|_| unfit())
+        }
+        Auth::Path(path) => {
+            let path = path.replace("{credential}", &segment(value));
+            let query = uri
+                .query()
+                .map(|query| format!("?{query}"))
+                .unwrap_or_default();
+            format!("{}{path}{query}", route.base_url())
                 .parse()
                 .map_err(|_| unfit())
         }

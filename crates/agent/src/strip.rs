@@ -55,12 +55,13 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// Takes every credential out of a caller's headers.
-pub(crate) fn credentials(headers: &mut HeaderMap) {
+/// Takes every credential out of a caller's headers; what says whose one it is stays if it is among
+/// `kept`.
+pub(crate) fn credentials(headers: &mut HeaderMap, kept: &[String]) {
     let is_credential = |name: &HeaderName| {
         let name_text = name.as_str();
         name == COOKIE
-            || OWNER_HEADERS.contains(&name_text)
+            || (OWNER_HEADERS.contains(&name_text) && !kept.iter().any(|k| k == name_text))
             || CREDENTIAL_HEADERS
                 .iter()
                 .any(|word| name_text.contains(word))
@@ -69,13 +70,14 @@ pub(crate) fn credentials(headers: &mut HeaderMap) {
     remove(headers, is_credential);
 }
 
-/// The query without credentials; `None` if nothing is left.
-pub(crate) fn query(query: Option<&str>) -> Option<String> {
+/// The query without credentials and without the parameter `also`; `None` if nothing is left.
+pub(crate) fn query(query: Option<&str>, also: Option<&str>) -> Option<String> {
     let is_credential = |parameter: &str| {
         let name = parameter.split('=').next().unwrap_or_default();
         let name = percent_decoded(name).to_ascii_lowercase();
         let name = name.strip_prefix('$').unwrap_or(&name);
         CREDENTIAL_PARAMETERS.contains(&name)
+            || also.is_some_and(|also| also.eq_ignore_ascii_case(name))
             || name.starts_with("x-amz-")
             || name.starts_with("x-goog-")
     };
@@ -199,9 +201,17 @@ mod tests {
             ("user-agent", true),
         ] {
             let mut map = headers(&[(name, "v")]);
-            credentials(&mut map);
+            credentials(&mut map, &[]);
             assert_eq!(map.contains_key(name), stays, "{name}");
         }
+    }
+
+    #[test]
+    fn a_route_may_pass_on_whose_credential_it_is_but_never_a_credential() {
+        let kept = ["openai-project".to_owned(), "authorization".to_owned()];
+        let mut map = headers(&[("openai-project", "p"), ("authorization", "Bearer x")]);
+        credentials(&mut map, &kept);
+        assert_eq!(map, headers(&[("openai-project", "p")]));
     }
 
     #[test]
@@ -220,9 +230,13 @@ mod tests {
             ("access_token", None),
             ("", None),
         ] {
-            assert_eq!(query(Some(given)).as_deref(), kept, "{given}");
+            assert_eq!(query(Some(given), None).as_deref(), kept, "{given}");
         }
-        assert_eq!(query(None), None);
+        assert_eq!(query(None, None), None);
+        assert_eq!(
+            query(Some("mine=x&a=1"), Some("mine")).as_deref(),
+            Some("a=1")
+        );
     }
 
     #[test]

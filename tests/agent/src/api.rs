@@ -15,6 +15,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::request::Parts;
@@ -245,11 +247,16 @@ fn token_of(head: &Parts) -> String {
             .map(|(_, value)| value)
     };
     let bearer = header(AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer "));
+    let basic = || {
+        let encoded = header(AUTHORIZATION.as_str())?.strip_prefix("Basic ")?;
+        let pair = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+        Some(pair.strip_prefix("robot:")?.to_owned())
+    };
     let token = bearer
         .or(header("x-api-key"))
         .or(header("x-goog-api-key"))
         .or_else(query);
-    token.unwrap_or_default().to_owned()
+    token.map(str::to_owned).or_else(basic).unwrap_or_default()
 }
 
 fn is_anthropic(path: &str) -> bool {

@@ -61,6 +61,14 @@ async fn the_callers_credentials_are_taken_out_and_the_routes_are_put_in() {
             }),
             "/v1beta/models/x:generateContent",
         ),
+        (
+            Some(v1::Auth {
+                place: Some(v1::auth::Place::Basic(v1::BasicAuth {
+                    user: "robot".to_owned(),
+                })),
+            }),
+            CHAT,
+        ),
     ] {
         let (_gateway, api, running) = start(|url| {
             vec![v1::ResolvedRoute {
