@@ -7,7 +7,7 @@ use crate::agent::Agent;
 use crate::ca::{Publish, publish};
 use crate::config::Cloud;
 use crate::error::Error;
-use crate::metadata::{aws, azure};
+use crate::metadata::{aws, azure, provider};
 
 /// Where other programs look for what they are to trust: the system's authorities and the agent's.
 const BUNDLES: [&str; 8] = [
@@ -42,7 +42,7 @@ impl Agent {
     /// # Errors
     /// [`Error::State`] if the key of a metadata endpoint cannot be kept.
     pub fn environment(&self) -> Result<BTreeMap<String, String>, Error> {
-        let mut variables = BTreeMap::new();
+        let mut variables = self.placeholders();
         let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
         let url = format!("http://{}", self.address());
         for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
@@ -65,10 +65,29 @@ impl Agent {
         set("ANTHROPIC_BASE_URL", url.clone());
         set("GOOGLE_GEMINI_BASE_URL", url);
         for name in KEYS {
-            set(name, NO_KEY.to_owned());
+            variables
+                .entry(name.to_owned())
+                .or_insert_with(|| NO_KEY.to_owned());
         }
         self.metadata_environment(&mut variables)?;
         Ok(variables)
+    }
+
+    /// The sandbox's own variables, short of those of providers that a metadata endpoint gives: SDKs
+    /// would take a placeholder for a credential, and not look further.
+    fn placeholders(&self) -> BTreeMap<String, String> {
+        let snapshot = self.server.shared.client.snapshot();
+        let mut variables = snapshot.child_environment();
+        for cloud in [Cloud::Google, Cloud::Aws, Cloud::Azure] {
+            let metadata = self.server.local.serves(cloud);
+            let given = metadata.and_then(|metadata| provider(&snapshot, metadata).ok());
+            for credential in given.into_iter().flat_map(|provider| provider.credentials) {
+                for variable in credential.variables() {
+                    variables.remove(&variable.key);
+                }
+            }
+        }
+        variables
     }
 
     /// Where the metadata endpoints are, for those that are served.

@@ -13,18 +13,18 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::answer::Refusal;
-use crate::body::{self, Answer, Body, Outgoing};
+use crate::answer::{REASON, Refusal, json_response};
+use crate::body::{self, Answer, Body};
 use crate::ca::{OWN, host_of};
-use crate::call::Dialect;
 use crate::config::Unbound;
 use crate::names;
 use crate::placeholder;
@@ -71,6 +71,13 @@ impl Endpoint {
     }
 }
 
+fn is_bound(shared: &Shared, endpoint: &Endpoint) -> bool {
+    shared
+        .client
+        .snapshot()
+        .binds(&endpoint.host, endpoint.port)
+}
+
 /// Answers `CONNECT`.
 pub(crate) async fn connect(server: &Server, request: Request<Incoming>) -> Response<Body> {
     let endpoint = request
@@ -83,7 +90,7 @@ pub(crate) async fn connect(server: &Server, request: Request<Incoming>) -> Resp
     if endpoint.is_inference() {
         return open(server, request, endpoint, Face::Inference);
     }
-    if placeholder::is_bound(&server.shared.client, &endpoint) {
+    if is_bound(&server.shared, &endpoint) {
         let face = Face::Bound(endpoint.clone());
         return open(server, request, endpoint, face);
     }
@@ -137,7 +144,7 @@ pub(crate) async fn absolute(server: &Server, request: Request<Incoming>) -> Res
     if endpoint.is_inference() {
         return inference::serve(shared, request).await;
     }
-    if placeholder::is_bound(&shared.client, &endpoint) {
+    if is_bound(shared, &endpoint) {
         if !endpoint.is_loopback() {
             return refuse(&Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -208,27 +215,26 @@ async fn exchange(
     strip::hop_by_hop(&mut head.headers);
     strip::origin(&mut head.headers);
     head.headers.remove(EXPECT);
-    let path = head.uri.path_and_query().cloned();
-    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut outgoing = Request::new(());
-    *outgoing.method_mut() = head.method;
-    *outgoing.headers_mut() = head.headers;
+    let snapshot = shared.client.snapshot();
+    let head = Request::from_parts(head, ());
+    let resolved = placeholder::resolve(&snapshot, endpoint, head, incoming, &shared.limits);
+    let mut resolved = timeout_at(deadline, resolved)
+        .await
+        .map_err(|_| bad("the body was not there in time"))??;
+    if resolved.any {
+        shared.counters.resolved.add();
+    }
+    let mut outgoing = resolved.head;
+    let path = outgoing.uri().path_and_query().cloned();
     *outgoing.uri_mut() = Uri::builder()
         .scheme(scheme)
         .authority(endpoint.authority())
-        .path_and_query(path)
+        .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
         .build()
         .map_err(|_| bad("the URL cannot be used"))?;
-    let resolved = placeholder::resolve(&shared.client, endpoint, &mut outgoing)?;
-    if resolved {
-        shared.counters.resolved.add();
-    }
-    let body = Outgoing::of(incoming, shared.limits.replay_max)
-        .await
-        .map_err(|problem| bad(&format!("the body cannot be read: {problem}")))?
-        .take()
-        .unwrap_or_else(body::empty);
     outgoing.headers_mut().remove(CONTENT_LENGTH);
+    *outgoing.version_mut() = Version::HTTP_11;
+    let body = resolved.body.take().unwrap_or_else(body::empty);
     let answer = shared
         .upstream
         .call(outgoing.map(|()| body), deadline)
@@ -272,6 +278,12 @@ fn bad(text: &str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "bad-request", text)
 }
 
+/// The answer to a workload whose SDK may be any.
 fn refuse(refusal: &Refusal) -> Response<Body> {
-    refusal.response(Dialect::OpenAi)
+    let body = json!({"error": refusal.reason, "message": refusal.message});
+    let mut response = json_response(refusal.status, &body);
+    response
+        .headers_mut()
+        .insert(REASON, HeaderValue::from_static(refusal.reason));
+    response
 }

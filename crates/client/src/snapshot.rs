@@ -137,6 +137,12 @@ impl Snapshot {
         self.placeholders.child_environment()
     }
 
+    /// Whether any secret is bound to this host and port, under whatever path: whether a proxy has to
+    /// look into what goes there.
+    pub fn binds(&self, host: &str, port: u16) -> bool {
+        self.placeholders.binds(host, port)
+    }
+
     /// What replaces the placeholders of one request to `target` (path and query) at `host` and
     /// `port`. Without a bundle, and with one that is too old, no placeholder resolves.
     ///

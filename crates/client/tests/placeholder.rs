@@ -297,6 +297,25 @@ fn a_secret_goes_to_its_endpoints_alone() {
     }
 }
 
+#[test]
+fn a_proxy_looks_into_what_goes_to_a_bound_host_whatever_the_path() {
+    let narrow = Variable {
+        bindings: vec![binding("*.api.example", "/v1/**")],
+        ..fixed("A", "x", 1)
+    };
+    let placeholders = first(&[narrow]);
+    for (host, port, expected) in [
+        ("eu.api.example", 443, true),
+        ("EU.api.example.", 443, true),
+        ("eu.api.example", 8443, false),
+        ("api.example", 443, false),
+        ("eu.api.example.evil.example", 443, false),
+    ] {
+        assert_eq!(placeholders.binds(host, port), expected, "{host}:{port}");
+    }
+    assert!(!placeholders.revoked().binds("eu.api.example", 443));
+}
+
 fn basic(text: &str) -> String {
     format!("Basic {}", STANDARD.encode(text))
 }

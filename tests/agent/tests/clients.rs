@@ -36,8 +36,12 @@ fn python() -> Option<PathBuf> {
 fn sandbox(api: &Api) -> v1::Bundle {
     let live = |name: &str, value: &str| token(name, value, 1, Some(600_000));
     let mut session = live("AWS_ACCESS_KEY_ID", "AKIA");
-    session.values.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "aws-secret".to_owned());
-    session.values.insert("AWS_SESSION_TOKEN".to_owned(), "aws-session".to_owned());
+    session
+        .values
+        .insert("AWS_SECRET_ACCESS_KEY".to_owned(), "aws-secret".to_owned());
+    session
+        .values
+        .insert("AWS_SESSION_TOKEN".to_owned(), "aws-session".to_owned());
     let plain = |key: &str, value: &str| v1::PlainVariable {
         provider: "vertex".to_owned(),
         key: key.to_owned(),
@@ -50,9 +54,17 @@ fn sandbox(api: &Api) -> v1::Bundle {
         ],
         ..bundle(
             1,
-            vec![route("inference.local", &api.url(), live("API_TOKEN", "live-secret"))],
+            vec![route(
+                "inference.local",
+                &api.url(),
+                live("API_TOKEN", "live-secret"),
+            )],
             vec![
-                credential("vertex", "VERTEX_AI_TOKEN", live("VERTEX_AI_TOKEN", "google-secret")),
+                credential(
+                    "vertex",
+                    "VERTEX_AI_TOKEN",
+                    live("VERTEX_AI_TOKEN", "google-secret"),
+                ),
                 credential("prod", "AWS_ACCESS_KEY_ID", session),
                 credential("entra", "AZURE_TOKEN", live("AZURE_TOKEN", "azure-secret")),
             ],
@@ -69,14 +81,30 @@ async fn run(options: &[&str], command: &[&str]) -> (Output, Api) {
     let mut agent = Command::new(evermint());
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy().to_ascii_uppercase();
-        if ["EVERMINT_", "AWS_", "GOOGLE_", "AZURE_", "OPENAI_", "ANTHROPIC_"].iter().any(|p| name_text.starts_with(p))
+        if [
+            "EVERMINT_",
+            "AWS_",
+            "GOOGLE_",
+            "AZURE_",
+            "OPENAI_",
+            "ANTHROPIC_",
+        ]
+        .iter()
+        .any(|p| name_text.starts_with(p))
             || name_text.ends_with("_PROXY")
         {
             agent.env_remove(name);
         }
     }
     let output = agent
-        .args(["agent", "run", "--gateway", &gateway.url(), "--sandbox", "agent-7"])
+        .args([
+            "agent",
+            "run",
+            "--gateway",
+            &gateway.url(),
+            "--sandbox",
+            "agent-7",
+        ])
         .arg("--state-dir")
         .arg(state.path())
         .args(options)
@@ -93,14 +121,23 @@ async fn run(options: &[&str], command: &[&str]) -> (Output, Api) {
 async fn script(options: &[&str], name: &str) -> Option<(BTreeMap<String, String>, Api)> {
     let (python, script) = (python()?, Path::new(CLIENTS).join(name));
     let (output, api) = run(options, &[python.to_str()?, script.to_str()?]).await;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{name}: {out}{err}");
     let found = out.lines().filter_map(|line| line.split_once(": "));
-    Some((found.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(), api))
+    Some((
+        found.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        api,
+    ))
 }
 
 fn check(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
-    let found: Vec<_> = found.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -109,7 +146,11 @@ fn bore_the_routes_token(api: &Api, calls: usize) {
     let seen = api.seen();
     assert_eq!(seen.len(), calls, "{seen:?}");
     for seen in seen {
-        assert_eq!((seen.token.as_str(), &seen.body["model"]), ("live-secret", &"routed".into()), "{seen:?}");
+        assert_eq!(
+            (seen.token.as_str(), &seen.body["model"]),
+            ("live-secret", &"routed".into()),
+            "{seen:?}"
+        );
         assert!(!seen.headers.contains_key("x-api-key"), "{seen:?}");
     }
 }
@@ -122,45 +163,91 @@ async fn curl_calls_by_address_and_by_name() {
         ("https://inference.local/v1/chat/completions", ""),
         ("https://inference.local/v1/chat/completions", "--http2"),
     ] {
-        let script = format!("curl -sS {options} -N -H 'Authorization: Bearer mine' -d '{{\"stream\":true}}' \"{url}\"");
+        let script = format!(
+            "curl -sS {options} -N -H 'Authorization: Bearer mine' -d '{{\"stream\":true}}' \"{url}\""
+        );
         let (output, api) = run(&[], &["sh", "-c", &script]).await;
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.ends_with("data: [DONE]\n\n"), "{url}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            text.ends_with("data: [DONE]\n\n"),
+            "{url}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         bore_the_routes_token(&api, 1);
     }
 }
 
 #[tokio::test]
 async fn openais_sdk_calls_and_streams() {
-    let Some((found, api)) = script(&[], "openai_sdk.py").await else { return };
-    check(&found, &[("models", "routed"), ("refused", "no-such-call"), ("streamed", "hello there"), ("whole", "hello")]);
+    let Some((found, api)) = script(&[], "openai_sdk.py").await else {
+        return;
+    };
+    check(
+        &found,
+        &[
+            ("models", "routed"),
+            ("refused", "no-such-call"),
+            ("streamed", "hello there"),
+            ("whole", "hello"),
+        ],
+    );
     bore_the_routes_token(&api, 2);
 }
 
 #[tokio::test]
 async fn anthropics_sdk_calls_and_streams() {
-    let Some((found, api)) = script(&[], "anthropic_sdk.py").await else { return };
-    check(&found, &[("counted", "7"), ("refused", "not_found_error"), ("streamed", "hello there"), ("whole", "hello")]);
+    let Some((found, api)) = script(&[], "anthropic_sdk.py").await else {
+        return;
+    };
+    check(
+        &found,
+        &[
+            ("counted", "7"),
+            ("refused", "not_found_error"),
+            ("streamed", "hello there"),
+            ("whole", "hello"),
+        ],
+    );
     bore_the_routes_token(&api, 3);
 }
 
 #[tokio::test]
 async fn google_auth_takes_the_token_of_the_metadata_endpoint() {
-    let Some((found, _api)) = script(&["--metadata", "google"], "google_auth.py").await else { return };
-    check(&found, &[("account", "robot@project-7.example"), ("project", "project-7"), ("token", "google-secret"), ("valid", "True")]);
+    let Some((found, _api)) = script(&["--metadata", "google"], "google_auth.py").await else {
+        return;
+    };
+    check(
+        &found,
+        &[
+            ("account", "robot@project-7.example"),
+            ("project", "project-7"),
+            ("token", "google-secret"),
+            ("valid", "True"),
+        ],
+    );
 }
 
 #[tokio::test]
 async fn boto3_takes_the_session_of_the_container_endpoint() {
-    let Some((found, _api)) = script(&["--metadata", "aws"], "aws_boto3.py").await else { return };
+    let Some((found, _api)) = script(&["--metadata", "aws"], "aws_boto3.py").await else {
+        return;
+    };
     check(
         &found,
-        &[("key", "AKIA"), ("method", "container-role"), ("refreshes", "False"), ("secret", "aws-secret"), ("session", "aws-session")],
+        &[
+            ("key", "AKIA"),
+            ("method", "container-role"),
+            ("refreshes", "False"),
+            ("secret", "aws-secret"),
+            ("session", "aws-session"),
+        ],
     );
 }
 
 #[tokio::test]
 async fn azure_identity_takes_the_token_of_the_managed_identity_endpoint() {
-    let Some((found, _api)) = script(&["--metadata", "azure"], "azure_identity.py").await else { return };
+    let Some((found, _api)) = script(&["--metadata", "azure"], "azure_identity.py").await else {
+        return;
+    };
     check(&found, &[("ends", "True"), ("token", "azure-secret")]);
 }

@@ -18,7 +18,11 @@ async fn start() -> (Gateway, Api, TempDir) {
     api.accept(&["live-secret"]);
     let live = || token("API_TOKEN", "live-secret", 1, None);
     let routes = vec![route("inference.local", &api.url(), live())];
-    gateway.serve(bundle(1, routes, vec![credential("test", "API_TOKEN", live())]));
+    gateway.serve(bundle(
+        1,
+        routes,
+        vec![credential("test", "API_TOKEN", live())],
+    ));
     (gateway, api, TempDir::new().unwrap())
 }
 
@@ -30,7 +34,14 @@ fn agent(gateway: &Gateway, state: &Path, options: &[&str], command: &[&str]) ->
         }
     }
     agent
-        .args(["agent", "run", "--gateway", &gateway.url(), "--sandbox", "agent-7"])
+        .args([
+            "agent",
+            "run",
+            "--gateway",
+            &gateway.url(),
+            "--sandbox",
+            "agent-7",
+        ])
         .arg("--state-dir")
         .arg(state)
         .args(options)
@@ -47,7 +58,10 @@ async fn shell(gateway: &Gateway, state: &Path, script: &str) -> (Option<i32>, S
     let output = agent(gateway, state, &[], &["sh", "-c", script]).output();
     let output = within("the command ends", output).await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.code(), text + &String::from_utf8_lossy(&output.stderr))
+    (
+        output.status.code(),
+        text + &String::from_utf8_lossy(&output.stderr),
+    )
 }
 
 #[tokio::test]
@@ -56,10 +70,19 @@ async fn a_command_finds_the_agent_in_its_environment_and_no_secret() {
     let script = r#"env; tr '\0' '\n' </proc/$PPID/environ; curl -sS "$OPENAI_BASE_URL/chat/completions" -d '{}'"#;
     let (status, text) = shell(&gateway, state.path(), script).await;
     assert_eq!(status, Some(0), "{text}");
-    for name in ["HTTPS_PROXY=http://127.0.0.1:", "NO_PROXY=localhost", "SSL_CERT_FILE=/", "NODE_EXTRA_CA_CERTS=/", "ANTHROPIC_BASE_URL=http://"] {
+    for name in [
+        "HTTPS_PROXY=http://127.0.0.1:",
+        "NO_PROXY=localhost",
+        "SSL_CERT_FILE=/",
+        "NODE_EXTRA_CA_CERTS=/",
+        "ANTHROPIC_BASE_URL=http://",
+    ] {
         assert!(text.contains(name), "{name} is not in {text}");
     }
-    assert!(!text.contains("live-secret") && !text.contains("EVERMINT_"), "{text}");
+    assert!(
+        !text.contains("live-secret") && !text.contains("EVERMINT_"),
+        "{text}"
+    );
     assert!(text.contains("hello"), "{text}");
     assert_eq!(api.last().token, "live-secret");
 }
@@ -87,7 +110,9 @@ async fn speaking(mut command: Command) -> (Child, BufReader<tokio::process::Chi
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    within("its first line", lines.read_line(&mut line)).await.unwrap();
+    within("its first line", lines.read_line(&mut line))
+        .await
+        .unwrap();
     (child, lines, line.trim().to_owned())
 }
 
@@ -107,15 +132,22 @@ async fn signals_are_passed_on() {
         ("USR2", Signal::USR2),
         ("WINCH", Signal::WINCH),
     ] {
-        let script = format!("trap 'echo got {name}; exit 3' {name}; echo ready; while :; do sleep 0.05; done");
+        let script = format!(
+            "trap 'echo got {name}; exit 3' {name}; echo ready; while :; do sleep 0.05; done"
+        );
         let command = agent(&gateway, state.path(), &[], &["sh", "-c", &script]);
         let (mut child, mut lines, line) = speaking(command).await;
         assert_eq!(line, "ready");
         signal(&child, number);
         let mut rest = String::new();
-        within("the rest", lines.read_to_string(&mut rest)).await.unwrap();
+        within("the rest", lines.read_to_string(&mut rest))
+            .await
+            .unwrap();
         let status = within("its end", child.wait()).await.unwrap();
-        assert_eq!((rest.trim(), status.code()), (&*format!("got {name}"), Some(3)));
+        assert_eq!(
+            (rest.trim(), status.code()),
+            (&*format!("got {name}"), Some(3))
+        );
     }
 }
 
@@ -139,17 +171,36 @@ async fn what_a_command_leaves_behind_is_reaped() {
 async fn a_command_is_not_started_before_there_is_a_bundle() {
     let gateway = Gateway::start().await;
     let state = TempDir::new().unwrap();
-    let late = agent(&gateway, state.path(), &["--ready-timeout", "300ms"], &["echo", "started"]);
+    let late = agent(
+        &gateway,
+        state.path(),
+        &["--ready-timeout", "300ms"],
+        &["echo", "started"],
+    );
     let output = within("it gives up", { late }.output()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{text}");
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(1), &b""[..]),
+        "{text}"
+    );
     assert!(text.contains("not ready"), "{text}");
 
-    let mut waiting = agent(&gateway, state.path(), &[], &["echo", "started"]).spawn().unwrap();
+    let mut waiting = agent(&gateway, state.path(), &[], &["echo", "started"])
+        .spawn()
+        .unwrap();
     let mut out = waiting.stdout.take().unwrap();
     gateway.serve(bundle(1, Vec::new(), Vec::new()));
     let mut text = String::new();
-    within("it starts", out.read_to_string(&mut text)).await.unwrap();
+    within("it starts", out.read_to_string(&mut text))
+        .await
+        .unwrap();
     assert_eq!(text, "started\n");
-    assert!(tokio::time::timeout(BOUND, waiting.wait()).await.unwrap().unwrap().success());
+    assert!(
+        tokio::time::timeout(BOUND, waiting.wait())
+            .await
+            .unwrap()
+            .unwrap()
+            .success()
+    );
 }

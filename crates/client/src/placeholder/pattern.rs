@@ -30,11 +30,14 @@ impl Destination {
         }
     }
 
+    /// Whether `endpoint` is on this host and port, whatever its path.
+    pub(super) fn is_host_of(&self, endpoint: &Binding) -> bool {
+        endpoint.port == self.port && host_matches(&endpoint.host, &self.host)
+    }
+
     /// Whether `endpoint` is this place.
     pub(super) fn is(&self, endpoint: &Binding) -> bool {
-        endpoint.port == self.port
-            && host_matches(&endpoint.host, &self.host)
-            && self.path_matches(&endpoint.path)
+        self.is_host_of(endpoint) && self.path_matches(&endpoint.path)
     }
 
     /// A path that servers may read as another one is within no bound.

@@ -133,6 +133,14 @@ impl Placeholders {
         secret.chain(self.plain.clone()).collect()
     }
 
+    /// Whether any secret is bound to this host and port, under whatever path: whether a proxy has to
+    /// look into what goes there.
+    pub fn binds(&self, host: &str, port: u16) -> bool {
+        let destination = Destination::new(host, port, String::new());
+        let mut bindings = self.entries.values().flat_map(|e| e.bindings.iter());
+        bindings.any(|binding| destination.is_host_of(binding))
+    }
+
     /// What rewrites a request to `target` (path and query) at `host` and `port`, at `now` on the
     /// cluster clock; without a time nothing resolves.
     ///
