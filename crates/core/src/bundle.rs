@@ -177,7 +177,8 @@ impl Affected {
                 | Key::Replica(_)
                 | Key::Shard(_)
                 | Key::Audit(_)
-                | Key::Answer(_) => {}
+                | Key::Answer(_)
+                | Key::SigningKey(_) => {}
             }
         }
         affected

@@ -12,7 +12,7 @@ use crate::credential::{Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
     Position, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId, ShardEpoch,
-    ShardId, TicketId, Workspace,
+    ShardId, SigningKeyId, TicketId, Workspace,
 };
 use crate::mint::Failure;
 use crate::secret::{DataKeyId, Sealed, WrappedKey};
@@ -179,6 +179,19 @@ pub enum Command {
         credential: CredentialId,
         ticket: TicketId,
     },
+
+    // Sandbox tokens.
+    /// Signs sandbox tokens from now on. Refused unless `replaces` is the key that signs now.
+    AddSigningKey {
+        id: SigningKeyId,
+        replaces: Option<SigningKeyId>,
+        public: Vec<u8>,
+        private: Sealed,
+    },
+    /// Makes every token that the sandbox was given so far worthless.
+    RevokeSandboxTokens {
+        id: SandboxId,
+    },
 }
 
 impl Command {
@@ -206,6 +219,8 @@ impl Command {
             Self::FailMint { .. } => "fail-mint",
             Self::ExpireTicket { .. } => "expire-ticket",
             Self::AbandonTicket { .. } => "abandon-ticket",
+            Self::AddSigningKey { .. } => "add-signing-key",
+            Self::RevokeSandboxTokens { .. } => "revoke-sandbox-tokens",
         }
     }
 
@@ -341,6 +356,9 @@ pub enum Refusal {
     /// The configuration moved on since the ticket was asked for.
     #[error("the refresh was reconfigured")]
     EpochMismatch,
+    /// Another key signs by now.
+    #[error("another key signs by now")]
+    SigningKeyReplaced,
     /// A ticket is out.
     #[error("another ticket is out")]
     TicketOutstanding,

@@ -216,6 +216,11 @@ uuid_id!(
     InstallationId
 );
 
+uuid_id!(
+    /// One key that signs sandbox tokens.
+    SigningKeyId
+);
+
 /// A Raft member. Allocated from the log and never used twice.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

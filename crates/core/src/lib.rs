@@ -27,6 +27,7 @@ pub mod record;
 pub mod refresh;
 pub mod secret;
 pub mod settings;
+pub mod signing;
 pub mod state;
 pub mod strategy;
 pub mod time;

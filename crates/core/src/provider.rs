@@ -80,6 +80,8 @@ pub struct Sandbox {
     pub name: Name,
     /// The providers whose credentials it may use, in the order in which they were attached.
     pub providers: Vec<ProviderId>,
+    /// Its tokens carry this number; those with a lower one are revoked.
+    pub token_epoch: u64,
     /// Grows by one with every change; for optimistic concurrency.
     pub version: u64,
     /// When it was created.

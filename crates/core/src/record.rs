@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{
     CredentialId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId, SandboxId, ShardId,
-    Workspace,
+    SigningKeyId, Workspace,
 };
 use crate::profile::Scope;
 use crate::secret::DataKeyId;
@@ -32,6 +32,7 @@ pub enum Key {
     Sandbox(SandboxId),
     Audit(Position),
     Answer(RequestId),
+    SigningKey(SigningKeyId),
     /// A custom profile.
     Profile(Scope, ProfileId),
 }

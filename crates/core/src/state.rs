@@ -16,7 +16,7 @@ use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
     CredentialId, CredentialKey, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId,
-    RequestId, SandboxId, ShardId, Workspace,
+    RequestId, SandboxId, ShardId, SigningKeyId, Workspace,
 };
 use crate::placement::Assignment;
 use crate::profile::{CustomProfile, Scope};
@@ -24,6 +24,7 @@ use crate::provider::{Provider, Route, Sandbox};
 use crate::record::{BadRecord, Key};
 use crate::secret::{DataKeyId, WrappedKey};
 use crate::settings::Settings;
+use crate::signing::SigningKey;
 use crate::time::UnixMs;
 
 /// Answers that are remembered, so that a proposal that arrives twice is applied once.
@@ -54,6 +55,8 @@ pub struct State {
     pub audit: OrdMap<Position, Arc<AuditRecord>>,
     /// Recent answers by request.
     pub answers: OrdMap<RequestId, Arc<Answer>>,
+    /// The keys of sandbox tokens.
+    pub signing_keys: OrdMap<SigningKeyId, Arc<SigningKey>>,
     /// Imported profiles; the built-in ones are no state.
     pub profiles: OrdMap<(Scope, ProfileId), Arc<CustomProfile>>,
 
@@ -208,6 +211,7 @@ impl State {
             Key::Sandbox(id) => self.sandboxes.get(id).map(|v| bytes(v.as_ref())),
             Key::Audit(position) => self.audit.get(position).map(|v| bytes(v.as_ref())),
             Key::Answer(id) => self.answers.get(id).map(|v| bytes(v.as_ref())),
+            Key::SigningKey(id) => self.signing_keys.get(id).map(|v| bytes(v.as_ref())),
             Key::Profile(scope, id) => self
                 .profiles
                 .get(&(scope.clone(), id.clone()))
@@ -233,6 +237,7 @@ impl State {
             .chain(self.sandboxes.keys().map(|id| Key::Sandbox(*id)))
             .chain(self.audit.keys().map(|p| Key::Audit(*p)))
             .chain(self.answers.keys().map(|id| Key::Answer(*id)))
+            .chain(self.signing_keys.keys().map(|id| Key::SigningKey(*id)))
             .chain(
                 self.profiles
                     .keys()
@@ -320,6 +325,9 @@ impl State {
                     let answer: Answer = read(&key, b)?;
                     state.answer_order.insert(answer.position, *id);
                     state.answers.insert(*id, Arc::new(answer));
+                }
+                Key::SigningKey(id) => {
+                    state.signing_keys.insert(*id, Arc::new(read(&key, b)?));
                 }
                 Key::Profile(scope, id) => {
                     state

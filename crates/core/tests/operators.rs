@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use evermint_core::bundle;
 use evermint_core::command::{Command, Done, Kind, Proposal, Refusal, StaticValue};
 use evermint_core::id::*;
+use evermint_core::signing;
 use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_core::time::UnixMs;
 use support::*;
@@ -324,6 +325,45 @@ fn what_destroys_secrets_is_remembered_so_that_the_log_follows() {
         let meta = &w.state.meta;
         assert_eq!(meta.destroyed == meta.position, destroys, "{text}");
     }
+}
+
+#[test]
+fn one_key_signs_and_its_predecessor_is_kept() {
+    let mut w = world();
+    let add = |id, replaces: Option<u128>| Command::AddSigningKey {
+        id: SigningKeyId(id),
+        replaces: replaces.map(SigningKeyId),
+        public: vec![1; 32],
+        private: sealed("key"),
+    };
+    let newest = |w: &World| signing::newest(&w.state).map(|key| key.id.0);
+    for (command, outcome, signs) in [
+        (add(9, Some(8)), Err(Refusal::SigningKeyReplaced), None),
+        (add(5, None), Ok(Done::Ok), Some(5)),
+        // Two replicas found none: one of them comes second.
+        (add(6, None), Err(Refusal::SigningKeyReplaced), Some(5)),
+        (add(5, None), Ok(Done::Ok), Some(5)),
+        (add(3, Some(5)), Ok(Done::Ok), Some(3)),
+        (add(4, Some(3)), Ok(Done::Ok), Some(4)),
+    ] {
+        let text = format!("{command:?}");
+        assert_eq!(w.propose(command), outcome, "{text}");
+        assert_eq!(newest(&w), signs, "{text}");
+    }
+    let kept: Vec<u128> = w.state.signing_keys.keys().map(|id| id.0).collect();
+    assert_eq!(kept, [3, 4], "the oldest went");
+}
+
+#[test]
+fn revoked_tokens_belong_to_an_older_epoch() {
+    let mut w = world();
+    w.done(create_sandbox(1, &[]));
+    let epoch = |w: &World| w.state.sandboxes[&SandboxId(1)].token_epoch;
+    let before = epoch(&w);
+    w.done(Command::RevokeSandboxTokens { id: SandboxId(1) });
+    assert_eq!(epoch(&w), before + 1);
+    let unknown = Command::RevokeSandboxTokens { id: SandboxId(2) };
+    assert_eq!(w.propose(unknown), Err(Refusal::NotFound(Kind::Sandbox)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use evermint_core::id::{CredentialId, CredentialKey, TicketId};
+use evermint_core::id::{CredentialId, CredentialKey, SigningKeyId, TicketId};
 
 /// The place that a value is sealed for; it opens nowhere else, so that whoever can write to the
 /// store still cannot pass one object's secret off as another's.
@@ -27,6 +27,11 @@ pub enum Context<'a> {
         /// The mint's ticket.
         ticket: TicketId,
     },
+    /// A private key of sandbox tokens.
+    SigningKey {
+        /// Which.
+        id: SigningKeyId,
+    },
 }
 
 impl<'a> Context<'a> {
@@ -44,6 +49,11 @@ impl<'a> Context<'a> {
     /// The result of a mint in its replica's journal.
     pub fn journal(ticket: TicketId) -> Self {
         Self::Journal { ticket }
+    }
+
+    /// A private key of sandbox tokens.
+    pub fn signing_key(id: SigningKeyId) -> Self {
+        Self::SigningKey { id }
     }
 
     /// The associated data. Stored values depend on it: a change needs a new version prefix, and
@@ -64,6 +74,7 @@ impl<'a> Context<'a> {
                 name.as_bytes(),
             ]),
             Self::Journal { ticket } => encode(&[b"journal", &ticket.0.to_be_bytes()]),
+            Self::SigningKey { id } => encode(&[b"signing-key", &id.0.to_be_bytes()]),
         }
     }
 }
@@ -88,6 +99,7 @@ impl fmt::Display for Context<'_> {
                 write!(f, "material {name:?} of credential {credential}")
             }
             Self::Journal { ticket } => write!(f, "the journalled result of ticket {ticket}"),
+            Self::SigningKey { id } => write!(f, "signing key {id}"),
         }
     }
 }
@@ -112,6 +124,7 @@ mod tests {
         let mut all = vec![
             Context::journal(TicketId(1)),
             Context::journal(TicketId(2)),
+            Context::signing_key(SigningKeyId(1)),
             Context::material(&a, ""),
             Context::material(&a, "\0"),
         ];

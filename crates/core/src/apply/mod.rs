@@ -203,6 +203,14 @@ impl Tx<'_> {
             Command::AbandonTicket { credential, ticket } => {
                 self.abandon_ticket(credential, *ticket)
             }
+
+            Command::AddSigningKey {
+                id,
+                replaces,
+                public,
+                private,
+            } => self.add_signing_key(*id, *replaces, public, private),
+            Command::RevokeSandboxTokens { id } => self.revoke_sandbox_tokens(*id),
         }
     }
 

@@ -1,13 +1,16 @@
 //! Sandboxes and what is attached to them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::provider::check_count;
 use super::{Tx, changed, check_version};
 use crate::command::{Done, Kind, Outcome, Refusal};
-use crate::id::{Name, ProviderId, SandboxId, Workspace};
+use crate::id::{Name, ProviderId, SandboxId, SigningKeyId, Workspace};
 use crate::provider::{Provider, Sandbox, limit};
 use crate::record::Key;
+use crate::secret::Sealed;
+use crate::signing::{self, SigningKey};
 
 impl Tx<'_> {
     pub(super) fn create_sandbox(
@@ -27,6 +30,7 @@ impl Tx<'_> {
             workspace: workspace.clone(),
             name: name.clone(),
             providers: Vec::new(),
+            token_epoch: 1,
             version: 1,
             created_at: self.stamp.at,
             touched: self.stamp.position,
@@ -55,6 +59,59 @@ impl Tx<'_> {
             format_args!("{}/{}", sandbox.workspace, sandbox.name),
         );
         changed(true)
+    }
+
+    /// The sandbox's bundle stays what it was; whoever reads it has to show a newer token.
+    pub(super) fn revoke_sandbox_tokens(&mut self, id: SandboxId) -> Outcome {
+        let sandbox = self.state.sandboxes.get(&id);
+        let sandbox = sandbox.ok_or(Refusal::NotFound(Kind::Sandbox))?;
+        let mut sandbox = sandbox.as_ref().clone();
+        sandbox.token_epoch += 1;
+        self.audit_change(
+            "revoke-sandbox-tokens",
+            format_args!("{}/{}", sandbox.workspace, sandbox.name),
+        );
+        self.put_sandbox(sandbox);
+        Ok(Done::Ok)
+    }
+
+    /// The predecessor is kept, so that the tokens that it signed stay good; what is older goes.
+    pub(super) fn add_signing_key(
+        &mut self,
+        id: SigningKeyId,
+        replaces: Option<SigningKeyId>,
+        public: &[u8],
+        private: &Sealed,
+    ) -> Outcome {
+        let newest = signing::newest(self.state).map(|key| key.id);
+        if newest == Some(id) {
+            return Ok(Done::Ok);
+        }
+        if newest != replaces || self.state.signing_keys.contains_key(&id) {
+            return Err(Refusal::SigningKeyReplaced);
+        }
+        let keys = &self.state.signing_keys;
+        let old: Vec<SigningKeyId> = keys
+            .keys()
+            .filter(|id| Some(**id) != newest)
+            .copied()
+            .collect();
+        for old in old {
+            self.state.signing_keys.remove(&old);
+            self.touched.insert(Key::SigningKey(old));
+            self.note_destruction();
+        }
+        let key = SigningKey {
+            id,
+            public: public.to_vec(),
+            private: private.clone(),
+            added: self.stamp.position,
+            since: self.stamp.at,
+        };
+        self.touched.insert(Key::SigningKey(id));
+        self.state.signing_keys.insert(id, Arc::new(key));
+        self.audit_change("add-signing-key", id);
+        Ok(Done::Ok)
     }
 
     pub(super) fn attach_provider(
