@@ -1,6 +1,7 @@
 //! What happens around every call: the caller is identified, a span tells of the call, and an
 //! error that was not made here gets its reason. Contents of requests and answers are never told.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -12,18 +13,14 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::caller::{AdminToken, identify};
+use crate::caller::Door;
 use crate::{names, status};
 
 /// The header that holds the code of a call that failed at once.
 const GRPC_STATUS: &str = "grpc-status";
 
 /// Wraps a call.
-pub(crate) async fn wrap(
-    State(admin): State<Option<AdminToken>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn wrap(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let span = tracing::info_span!(
         "call",
         { names::METHOD } = request.uri().path(),
@@ -33,7 +30,7 @@ pub(crate) async fn wrap(
     let started = Instant::now();
     let inner = span.clone();
     async move {
-        let mut response = answer(admin.as_ref(), request, next).await;
+        let mut response = answer(&door, request, next).await;
         let code = code(response.headers());
         give_reason(code, response.headers_mut());
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -49,14 +46,11 @@ pub(crate) async fn wrap(
     .await
 }
 
-async fn answer(admin: Option<&AdminToken>, mut request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(header::AUTHORIZATION);
-    let caller = identify(
-        admin,
-        request.uri().path(),
-        authorization.map(HeaderValue::as_bytes),
-    );
-    match caller {
+async fn answer(door: &Door, mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+    let shown = authorization.as_ref().map(HeaderValue::as_bytes);
+    match door.admit(&path, shown).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

@@ -1,17 +1,18 @@
-//! Who calls. For now one token, the operator's, opens everything; without one configured the
-//! replica trusts whoever reaches it, which the binary allows on loopback alone.
+//! Who calls. One token, the operator's, opens everything; a sandbox's opens what [`access`] says;
+//! without an operator's token configured the replica trusts whoever reaches it and shows none,
+//! which the binary allows on loopback alone.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use evermint_core::secret::Secret;
 use tonic::Status;
 
-use crate::status;
-
-/// Services that anyone may ask: for probes, load balancers and tools.
-const OPEN: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
+use crate::shared::Shared;
+use crate::token::{self, Pass, Spent};
+use crate::{access, status};
 
 /// Who calls; found in the extensions of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Caller {
     Anyone,
     /// The holder of the admin token.
     Admin,
+    /// A sandbox.
+    Sandbox(Pass),
 }
 
 /// The admin token, as its digest.
@@ -44,30 +47,61 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// Identifies the caller of `path` by its `authorization` header.
-///
-/// # Errors
-/// `UNAUTHENTICATED`.
-pub(crate) fn identify(
-    admin: Option<&AdminToken>,
-    path: &str,
-    authorization: Option<&[u8]>,
-) -> Result<Caller, Status> {
-    let Some(admin) = admin else {
-        return Ok(Caller::Anyone);
-    };
-    if OPEN.iter().any(|open| path.starts_with(open)) {
-        return Ok(Caller::Anyone);
+/// Who is at the door.
+pub(crate) struct Door {
+    /// The token that opens everything; without one whoever reaches the replica may call.
+    pub(crate) admin: Option<AdminToken>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Door {
+    /// Identifies the caller of `path` by its `authorization` header, and lets it in or not.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `PERMISSION_DENIED`.
+    pub(crate) async fn admit(
+        &self,
+        path: &str,
+        authorization: Option<&[u8]>,
+    ) -> Result<Caller, Status> {
+        if access::is_open(path) {
+            return Ok(Caller::Anyone);
+        }
+        let caller = match (&self.admin, authorization) {
+            (None, None) => Caller::Anyone,
+            (Some(_), None) => {
+                return Err(status::unauthenticated("missing authorization header"));
+            }
+            (admin, Some(header)) => {
+                let token = header.strip_prefix(b"Bearer ").ok_or_else(|| {
+                    status::unauthenticated("the authorization header is no bearer token")
+                })?;
+                match admin {
+                    Some(admin) if admin.is(token) => Caller::Admin,
+                    None if !token::looks_like_one(token) => Caller::Anyone,
+                    Some(_) | None => Caller::Sandbox(self.sandbox(token).await?),
+                }
+            }
+        };
+        access::check(path, &caller)?;
+        Ok(caller)
     }
-    let header =
-        authorization.ok_or_else(|| status::unauthenticated("missing authorization header"))?;
-    let token = header
-        .strip_prefix(b"Bearer ")
-        .ok_or_else(|| status::unauthenticated("the authorization header is no bearer token"))?;
-    if admin.is(token) {
-        Ok(Caller::Admin)
-    } else {
-        Err(status::unauthenticated("invalid token"))
+
+    /// A sandbox by its token. A replica that does not know the sandbox asks the leader before it
+    /// says so: it may have been created a moment ago.
+    async fn sandbox(&self, token: &[u8]) -> Result<Pass, Status> {
+        let invalid = || status::unauthenticated("invalid token");
+        let pass = token::read(&self.shared.state(), token).ok_or_else(invalid)?;
+        let now = self.shared.ports.view.now();
+        let mut checked = pass.check(&self.shared.state(), now);
+        if checked == Err(Spent::Unknown) {
+            self.shared.catch_up().await?;
+            checked = pass.check(&self.shared.state(), now);
+        }
+        match checked {
+            Ok(()) => Ok(pass),
+            Err(spent) => Err(status::spent(spent)),
+        }
     }
 }
 
@@ -80,54 +114,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
-
-    const CALL: &str = "/evermint.v1.Providers/GetProvider";
-
-    #[test]
-    fn with_a_token_configured_every_call_needs_it_but_health_and_reflection() {
-        let admin = AdminToken::new(&Secret::from("hunter2"));
-        for (path, header, caller) in [
-            (CALL, Some("Bearer hunter2"), Ok(Caller::Admin)),
-            (CALL, None, Err("missing authorization header")),
-            (CALL, Some("Bearer hunter"), Err("invalid token")),
-            (CALL, Some("Bearer hunter22"), Err("invalid token")),
-            (CALL, Some("Bearer "), Err("invalid token")),
-            (
-                CALL,
-                Some("bearer hunter2"),
-                Err("the authorization header is no bearer token"),
-            ),
-            (
-                CALL,
-                Some("Basic aHVudGVyMg=="),
-                Err("the authorization header is no bearer token"),
-            ),
-            ("/grpc.health.v1.Health/Check", None, Ok(Caller::Anyone)),
-            (
-                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-                None,
-                Ok(Caller::Anyone),
-            ),
-        ] {
-            let found = identify(Some(&admin), path, header.map(str::as_bytes));
-            match caller {
-                Ok(caller) => assert_eq!(found.unwrap(), caller, "{path}"),
-                Err(message) => {
-                    let status = found.unwrap_err();
-                    assert_eq!(
-                        (status.code(), status.message()),
-                        (Code::Unauthenticated, message)
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn without_a_token_configured_anyone_may_call() {
-        assert_eq!(identify(None, CALL, None).unwrap(), Caller::Anyone);
-    }
 
     #[test]
     fn the_token_is_not_shown() {

@@ -7,8 +7,10 @@
 //!
 //! Where to read next: `service` has a file for each service, `rim` turns requests into types,
 //! `show` turns types into answers, `status` turns errors into codes, `views` keeps bundles ready,
-//! `call` is what happens around every call, and `caller` says who may call.
+//! `call` is what happens around every call, `caller` says who calls, and `access` who may call
+//! what.
 
+mod access;
 mod bundle;
 mod call;
 mod caller;
@@ -23,6 +25,7 @@ mod show;
 mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod token;
 mod views;
 
 pub use caller::{AdminToken, Caller};
@@ -30,3 +33,4 @@ pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, Ref
 pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
 pub use shared::Ports;
 pub use status::{REASON, RETRY};
+pub use token::Pass;

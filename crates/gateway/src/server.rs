@@ -10,6 +10,7 @@ use evermint_proto::v1::inference_server::InferenceServer;
 use evermint_proto::v1::providers_server::ProvidersServer;
 use evermint_proto::v1::ready::bundles_server::BundlesServer;
 use evermint_proto::v1::refreshes_server::RefreshesServer;
+use evermint_proto::v1::sandbox_tokens_server::SandboxTokensServer;
 use evermint_proto::v1::sandboxes_server::SandboxesServer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,7 +21,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
-use crate::caller::AdminToken;
+use crate::caller::{AdminToken, Door};
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
 use crate::views::Views;
@@ -43,7 +44,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Bounds on reads.
     pub limits: Limits,
-    /// The token that every call needs; without one anyone who reaches the server may call.
+    /// The operator's token. Every call needs it, or a sandbox's own; without one anyone who
+    /// reaches the server and shows no token may call.
     pub admin: Option<AdminToken>,
     /// Serves TLS with these files; plain HTTP/2 without.
     pub tls: Option<TlsFiles>,
@@ -186,13 +188,18 @@ fn routes(
         .add_service(limited!(RefreshesServer))
         .add_service(limited!(InferenceServer))
         .add_service(limited!(SandboxesServer))
+        .add_service(limited!(SandboxTokensServer))
         .add_service(limited!(BundlesServer))
         .add_service(limited!(ClusterServer))
         .add_service(limited!(AuditServer))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let around = axum::middleware::from_fn_with_state(admin, call::wrap);
+    let door = Arc::new(Door {
+        admin,
+        shared: Arc::clone(shared),
+    });
+    let around = axum::middleware::from_fn_with_state(door, call::wrap);
     Ok(Routes::from(routes.into_axum_router().layer(around)))
 }
 

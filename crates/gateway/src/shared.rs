@@ -88,7 +88,7 @@ impl Shared {
     }
 
     /// Waits, within the bound, until `position` is applied here.
-    async fn reach(&self, position: Position) -> Result<(), Status> {
+    pub(crate) async fn reach(&self, position: Position) -> Result<(), Status> {
         let bound = self.limits.catch_up;
         if self.ports.view.reached(position, bound).await {
             return Ok(());
@@ -193,7 +193,19 @@ impl Shared {
         self.seal(&Context::material(id, name), value)
     }
 
-    fn seal(&self, context: &Context<'_>, secret: &Secret) -> Result<Sealed, Status> {
+    /// Opens something of the state.
+    pub(crate) fn open(&self, context: &Context<'_>, sealed: &Sealed) -> Result<Secret, Status> {
+        let keyring = &self.ports.keyring;
+        if keyring.active().is_none() {
+            self.views.load_keys(&self.state());
+        }
+        keyring.open(context, sealed).map_err(|error| {
+            tracing::error!(%error, "a secret could not be opened");
+            status::internal("this replica cannot open secrets; its log says why")
+        })
+    }
+
+    pub(crate) fn seal(&self, context: &Context<'_>, secret: &Secret) -> Result<Sealed, Status> {
         let keyring = &self.ports.keyring;
         if keyring.active().is_none() {
             self.views.load_keys(&self.state());

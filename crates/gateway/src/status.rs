@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::token::Spent;
 use bytes::Bytes;
 use evermint_core::command::{Kind, Refusal};
 use evermint_core::id::Position;
@@ -67,6 +68,21 @@ fn retry_after(mut status: Status, after: Duration) -> Status {
         .metadata_mut()
         .insert(RETRY, MetadataValue::from(millis(after)));
     status
+}
+
+/// The caller is known, and may not do this.
+pub(crate) fn denied(what: &'static str) -> Status {
+    new(Code::PermissionDenied, "permission-denied", what)
+}
+
+/// A token that was good once, or is not yet.
+pub(crate) fn spent(spent: Spent) -> Status {
+    let reason = match spent {
+        Spent::Expired => "token-expired",
+        Spent::Revoked => "token-revoked",
+        Spent::Unknown => "token-unknown",
+    };
+    new(Code::Unauthenticated, reason, spent.to_string())
 }
 
 /// A command that was refused.

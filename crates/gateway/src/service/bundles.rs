@@ -16,7 +16,9 @@ use tonic::{Request, Response, Status};
 
 use super::Services;
 use crate::bundle::Ready;
+use crate::caller::Caller;
 use crate::rim::Rim;
+use crate::token::Pass;
 use crate::views::Watch;
 use crate::{names, status};
 
@@ -26,16 +28,15 @@ impl Bundles for Services {
         &self,
         request: Request<v1::GetBundleRequest>,
     ) -> Result<Response<ready::GetBundleResponse>, Status> {
+        let pass = pass(&request);
         let request = request.into_inner();
-        let sandbox = Reader::parse(&request.sandbox, &request.workspace)?;
+        let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
         if request.consistent {
             self.catch_up().await?;
         }
         self.admit(Position(request.min_generation)).await?;
-        let ready = sandbox
-            .find(self)
-            .and_then(|id| self.views.current(id))
-            .ok_or_else(|| sandbox.unknown())?;
+        let id = sandbox.find(self)?;
+        let ready = self.views.current(id).ok_or_else(|| sandbox.unknown())?;
         // Asked after the bundle was looked at: a replica that fell out of touch meanwhile says so.
         let staleness = self.fit()?;
         let now = self.ports.view.now();
@@ -59,16 +60,16 @@ impl Bundles for Services {
         &self,
         request: Request<v1::WatchBundleRequest>,
     ) -> Result<Response<BundleStream>, Status> {
+        let pass = pass(&request);
         let request = request.into_inner();
-        let sandbox = Reader::parse(&request.sandbox, &request.workspace)?;
+        let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
         self.admit(Position(request.min_generation)).await?;
-        let watch = sandbox
-            .find(self)
-            .and_then(|id| Some((id, self.views.watch(id)?)));
-        let (id, watch) = watch.ok_or_else(|| sandbox.unknown())?;
+        let id = sandbox.find(self)?;
+        let watch = self.views.watch(id).ok_or_else(|| sandbox.unknown())?;
         let watching = Watching {
             services: self.clone(),
             id,
+            pass,
             watch,
             held: Held::Revision(request.known_revision),
             next_beat: Instant::now(),
@@ -95,28 +96,51 @@ impl Bundles for Services {
 pub(crate) type BundleStream =
     Pin<Box<dyn Stream<Item = Result<ready::WatchBundleResponse, Status>> + Send>>;
 
-/// The sandbox that a request names, by id or by name.
+/// The token that the caller showed, if it is a sandbox.
+fn pass<T>(request: &Request<T>) -> Option<Pass> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Sandbox(pass)) => Some(*pass),
+        Some(Caller::Admin | Caller::Anyone) | None => None,
+    }
+}
+
+/// The sandbox that a request names, by id or by name; the one that calls, if it names none.
 struct Reader {
+    pass: Option<Pass>,
     id: Option<SandboxId>,
     place: (evermint_core::id::Workspace, Name),
 }
 
 impl Reader {
-    fn parse(sandbox: &str, workspace: &str) -> Result<Self, Status> {
+    fn parse(pass: Option<Pass>, sandbox: &str, workspace: &str) -> Result<Self, Status> {
+        let own = pass.map(|pass| pass.sandbox.to_string());
+        let sandbox = match (sandbox, &own) {
+            ("", Some(own)) => own,
+            (sandbox, _) => sandbox,
+        };
         let mut rim = Rim::default();
         let workspace = rim.workspace(workspace);
         let name = rim.parse::<Name>("sandbox", sandbox);
         let place = rim.finish(|| Some((workspace?, name?)))?;
         Ok(Self {
+            pass,
             id: sandbox.parse().ok(),
             place,
         })
     }
 
-    fn find(&self, services: &Services) -> Option<SandboxId> {
+    /// A sandbox that asks for another one does not even learn whether that is there.
+    fn find(&self, services: &Services) -> Result<SandboxId, Status> {
         let state = services.state();
         let by_id = self.id.filter(|id| state.sandboxes.contains_key(id));
-        by_id.or_else(|| Some(state.sandbox_named(&self.place.0, &self.place.1)?.id))
+        let named = || Some(state.sandbox_named(&self.place.0, &self.place.1)?.id);
+        let found = by_id.or_else(named);
+        match self.pass {
+            Some(pass) if found != Some(pass.sandbox) => Err(status::denied(
+                "a sandbox may read its own bundle, and no other",
+            )),
+            _ => found.ok_or_else(|| self.unknown()),
+        }
     }
 
     fn unknown(&self) -> Status {
@@ -129,6 +153,8 @@ impl Reader {
 struct Watching {
     services: Services,
     id: SandboxId,
+    /// Looked at again with every message: a stream does not outlive its token.
+    pass: Option<Pass>,
     watch: Watch,
     held: Held,
     next_beat: Instant,
@@ -159,6 +185,11 @@ impl Watching {
         loop {
             if self.services.shutdown.is_cancelled() {
                 return Err(status::shutting_down());
+            }
+            if let Some(pass) = self.pass {
+                let now = self.services.ports.view.now();
+                let good = pass.check(&self.services.state(), now);
+                good.map_err(status::spent)?;
             }
             let staleness = self.services.fit()?;
             let Some(ready) = self.watch.current() else {

@@ -9,6 +9,7 @@ mod page;
 mod providers;
 mod refreshes;
 mod sandboxes;
+mod tokens;
 mod trial;
 
 use std::sync::Arc;

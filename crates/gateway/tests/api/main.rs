@@ -11,4 +11,5 @@ mod refreshes;
 mod sandboxes;
 mod secrets;
 mod server;
+mod tokens;
 mod trials;
