@@ -10,6 +10,7 @@ pub mod keygen;
 pub mod provider;
 pub mod refresh;
 pub mod sandbox;
+pub mod token;
 
 use anyhow::{Result, bail};
 

@@ -11,6 +11,7 @@ pub mod provider;
 pub mod refresh;
 pub mod route;
 pub mod sandbox;
+pub mod token;
 
 use evermint_proto::v1;
 use serde::Serialize;

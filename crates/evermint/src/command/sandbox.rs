@@ -9,7 +9,7 @@ use evermint_proto::v1::bundles_client::BundlesClient;
 use evermint_proto::v1::sandboxes_client::SandboxesClient;
 use tonic::Code;
 
-use super::{PAGE, all_pages};
+use super::{PAGE, all_pages, token};
 use crate::cli::Client;
 use crate::duration::Time;
 use crate::gateways::explain;
@@ -45,6 +45,10 @@ pub enum Command {
     Bundle(BundleArgs),
     /// Follow a sandbox's bundle: every new one, from whichever gateway is there.
     Watch(WatchArgs),
+    /// Give a sandbox a token: it shows who it is, and opens its own bundle alone.
+    Token(token::IssueArgs),
+    /// Make every token that a sandbox was given so far worthless.
+    Revoke(token::RevokeArgs),
 }
 
 /// Arguments of `sandbox create`.
@@ -150,6 +154,8 @@ impl Command {
             Self::Detach(args) => detach(args, client).await,
             Self::Bundle(args) => bundle(args, client).await,
             Self::Watch(args) => watch(args, client).await,
+            Self::Token(args) => token::issue(args, client).await,
+            Self::Revoke(args) => token::revoke(args, client).await,
         }
     }
 }
