@@ -4,6 +4,7 @@ pub mod agent;
 pub mod audit;
 pub mod cluster;
 pub mod completions;
+pub mod erasure;
 pub mod health;
 pub mod inference;
 pub mod keygen;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use evermint_proto::v1;
 use evermint_proto::v1::providers_client::ProvidersClient;
 
+use super::erasure::ErasureArgs;
 use super::{PAGE, all_pages, refresh};
 use crate::cli::Client;
 use crate::exit::usage;
@@ -140,6 +141,8 @@ pub struct DeleteArgs {
     /// Their names.
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    #[command(flatten)]
+    erasure: ErasureArgs,
 }
 
 impl Command {
@@ -334,8 +337,10 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
             position: answer.position,
         });
     }
-    client.out.show(&Deletions {
+    let done = Deletions {
         kind: "provider",
         deletions,
-    })
+    };
+    client.out.show(&done)?;
+    args.erasure.wait(&done, client).await
 }

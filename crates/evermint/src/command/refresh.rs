@@ -12,6 +12,7 @@ use evermint_proto::v1;
 use evermint_proto::v1::refreshes_client::RefreshesClient;
 use evermint_proto::v1::replay_policy::Kind;
 
+use super::erasure::ErasureArgs;
 use super::provider;
 use crate::cli::Client;
 use crate::duration::Time;
@@ -159,6 +160,8 @@ pub struct DeleteArgs {
     /// The credential.
     #[arg(long, value_name = "KEY")]
     credential_key: String,
+    #[command(flatten)]
+    erasure: ErasureArgs,
 }
 
 /// A replay policy as it is written.
@@ -438,14 +441,16 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
                 .await
         })
         .await?;
-    client.out.show(&Deletions {
+    let done = Deletions {
         kind: "refresh of",
         deletions: vec![Deletion {
             name: format!("{}/{}", request.provider, request.credential_key),
             deleted: answer.deleted,
             position: answer.position,
         }],
-    })
+    };
+    client.out.show(&done)?;
+    args.erasure.wait(&done, client).await
 }
 
 #[cfg(test)]
