@@ -86,6 +86,11 @@ impl SendRight {
         self.set(Self::REVOKED) || self.0.load(Ordering::SeqCst) == Self::REVOKED
     }
 
+    /// Whether bytes went out.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == Self::TAKEN
+    }
+
     fn set(&self, to: u8) -> bool {
         let order = Ordering::SeqCst;
         self.0

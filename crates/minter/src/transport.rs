@@ -10,6 +10,7 @@
 //! decompression or retry.
 
 use std::error::Error as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ use evermint_core::mint::Fence;
 use http::header::{ACCEPT, CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::redirect::Policy;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -27,6 +29,10 @@ use crate::form::Form;
 use crate::gate::{Gates, Shut};
 use crate::resolver::{AddressRefused, CheckedResolver};
 use crate::{Error, lifetime};
+
+/// How long an answer is read that may have arrived while this process was stopped: a deadline
+/// makes no answer worthless, and nothing can be sent any more.
+const LATE_ANSWER: Duration = Duration::from_millis(100);
 
 /// The longest answer that is read, in bytes.
 pub const ANSWER_MAX: usize = 1024 * 1024;
@@ -235,8 +241,11 @@ impl Transport {
 
         let right = Arc::new(SendRight::default());
         let revoke = RevokeOnDrop(Arc::clone(&right));
-        let exchange = self.exchange(endpoint, request, fence, &right);
-        let ended = fenced(&**fence, exchange).await;
+        let mut exchange = pin!(self.exchange(endpoint, request, fence, &right));
+        let mut ended = fenced(&**fence, exchange.as_mut()).await;
+        if ended.is_none() && right.is_taken() {
+            ended = timeout(LATE_ANSWER, exchange).await.ok();
+        }
         drop(revoke);
         let is_unsent = right.revoke();
         match ended {

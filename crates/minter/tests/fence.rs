@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evermint_core::mint::{Failure, FailureClass};
-use support::{Deadline, EndsAtAsk, EndsAtWrite, Issuer, Reply, http, json, minter, refresh};
+use support::{
+    Deadline, EndsAtAsk, EndsAtWrite, EndsWhenTold, Issuer, Reply, http, json, minter, refresh,
+};
 use tokio::net::TcpListener;
 
 const TOKEN: &str = r#"{"access_token":"at-1","token_type":"Bearer","expires_in":60}"#;
@@ -86,6 +88,25 @@ async fn the_connection_is_cut_at_the_deadline() {
     );
     let seen = issuer.until("closed", |seen| seen[0].closed).await;
     assert!(!seen[0].body.is_empty());
+}
+
+/// Stands for a process that is stopped after it sent, and wakes behind its deadline with the
+/// answer in its buffers: a deadline makes no answer worthless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_arrived_behind_the_deadline_is_taken() {
+    let minter = minter(|_| ());
+    for _ in 0..20 {
+        let fence = Arc::new(EndsWhenTold::default());
+        let ending = Arc::clone(&fence);
+        let issuer = Issuer::start(Reply::Echo(Arc::new(move |_| {
+            // From here on the fence has passed at whatever asks it, and the answer comes.
+            ending.end();
+            json(200, TOKEN)
+        })))
+        .await;
+        let minted = refresh(&minter, &issuer.url, fence).await.unwrap();
+        assert_eq!(minted.token.expose(), b"at-1");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

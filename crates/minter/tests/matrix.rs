@@ -8,7 +8,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use evermint_core::mint::{Failure, FailureClass, MintOrder, Minted};
@@ -391,11 +391,16 @@ fn federated(base: &str, impersonating: bool) -> MintOrder {
     order
 }
 
+/// One for all cells: limits are counted for each issuer, and every cell has its own.
+static MINTER: LazyLock<HttpMinter> = LazyLock::new(|| {
+    // Everything is on loopback, and listed: files may name their endpoints.
+    minter(|config| config.allow_endpoints = vec!["127.0.0.1".parse().unwrap()])
+});
+
 /// One issuer that treats the last request of a mint like `last`.
 struct World {
     issuer: Issuer,
     base: String,
-    minter: HttpMinter,
 }
 
 impl World {
@@ -409,20 +414,14 @@ impl World {
         })))
         .await;
         let base = issuer.url.trim_end_matches("/token").to_owned();
-        // Everything is on loopback, and listed: files may name their endpoints.
-        let minter = minter(|config| config.allow_endpoints = vec!["127.0.0.1".parse().unwrap()]);
-        Self {
-            issuer,
-            base,
-            minter,
-        }
+        Self { issuer, base }
     }
 
     async fn mint(&self, row: &Row) -> Result<Minted, Failure> {
         let order = (row.order)(&self.base);
-        let problems = self.minter.validate(&order.config, &order.secrets);
+        let problems = MINTER.validate(&order.config, &order.secrets);
         assert_eq!(problems, [], "{}", row.name);
-        self.minter.mint(order).await
+        MINTER.mint(order).await
     }
 }
 
@@ -467,7 +466,7 @@ async fn every_strategy_mints_and_mints_again_with_what_the_first_mint_gave() {
         let world = World::new(row, Reply::Raw(reply(status, &body))).await;
         let mut order = (row.order)(&world.base);
         for _ in 0..2 {
-            let minted = world.minter.mint(order.clone()).await.unwrap();
+            let minted = MINTER.mint(order.clone()).await.unwrap();
             assert_eq!(minted.token.expose(), b"at-1", "{}", row.name);
             let life = minted.lifetime.unwrap();
             assert!(
@@ -598,7 +597,7 @@ async fn an_answer_that_drips_is_cut_off_at_the_tickets_end() {
             world.issuer.until("the last request was read", whole).await;
             fence.end();
         };
-        let (minted, ()) = futures::join!(world.minter.mint(order), ending);
+        let (minted, ()) = futures::join!(MINTER.mint(order), ending);
         let failure = minted.unwrap_err();
         assert_eq!(failure.class, lost(row), "{}: {failure:?}", row.name);
         let cause = "did not answer before the ticket ended";
