@@ -17,6 +17,7 @@ use crate::{
     history::End,
     ledger::Minted,
     refusal::{Code, Refusal},
+    request::TOKEN_EXCHANGE,
 };
 
 /// The blanks that fill an oversized answer, 64 KiB at a time.
@@ -71,10 +72,14 @@ impl Answer {
         self.headers.push((name, value));
     }
 
-    /// A successful answer ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
-    pub(crate) fn minted(minted: &Minted, scope: Option<String>) -> Self {
+    /// A successful answer ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1), and
+    /// [RFC 8693 §2.2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.2.1) of an exchange).
+    pub(crate) fn minted(minted: &Minted, scope: Option<String>, grant_type: Option<&str>) -> Self {
         let seconds = minted.policy.access_ttl.as_secs();
         let mut body = json!({ "access_token": minted.access.expose(), "token_type": "Bearer" });
+        if grant_type == Some(TOKEN_EXCHANGE) {
+            body["issued_token_type"] = json!("urn:ietf:params:oauth:token-type:access_token");
+        }
         match minted.policy.expires_in {
             ExpiresIn::Number => body["expires_in"] = json!(seconds),
             ExpiresIn::Text => body["expires_in"] = json!(seconds.to_string()),

@@ -44,13 +44,13 @@ impl Accounts {
     }
 
     /// Verifies an assertion made for the issuer at `url`, at `now` in Unix seconds without leeway;
-    /// returns the account and the scope it asks for.
+    /// returns the account and the scope that the assertion asks for, if it does.
     pub(crate) fn verify(
         &self,
         assertion: &str,
         url: &str,
         now: u64,
-    ) -> Result<(String, String), Refusal> {
+    ) -> Result<(String, Option<String>), Refusal> {
         let invalid = |why| Code::InvalidGrant.because(why);
         let account =
             claimed_issuer(assertion).ok_or(invalid("Invalid JWT: it cannot be read."))?;
@@ -81,10 +81,7 @@ impl Accounts {
             let why = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.";
             return Err(invalid(why));
         }
-        if claims.scope.is_empty() {
-            return Err(Code::InvalidScope.because("Empty or missing scope not allowed."));
-        }
-        Ok((account, claims.scope))
+        Ok((account, (!claims.scope.is_empty()).then_some(claims.scope)))
     }
 }
 
@@ -140,7 +137,7 @@ mod tests {
         );
         check(&account, json!({"iss": "nobody@x.test"}), refused);
         check(&account, json!({"iat": null}), refused);
-        check(&account, json!({"scope": ""}), Err("invalid_scope"));
+        check(&account, json!({"scope": ""}), Ok(()));
         check(&stranger, json!({}), refused);
     }
 

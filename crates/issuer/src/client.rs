@@ -18,6 +18,10 @@ pub struct Client {
     /// The client secret; without one the client is public and may only refresh.
     #[serde(rename = "client_secret", default)]
     pub secret: Option<Secret>,
+    /// The public key (PEM) under which the client signs assertions (`private_key_jwt`); then it
+    /// proves itself by nothing else.
+    #[serde(default)]
+    pub public_key: Option<String>,
     /// How the secret must arrive. Ignored for a public client.
     #[serde(default)]
     pub authentication: Authentication,
@@ -48,6 +52,7 @@ impl Client {
         Self {
             id: id.into(),
             secret: None,
+            public_key: None,
             authentication: Authentication::default(),
             scopes: None,
             access_ttl: None,
@@ -62,6 +67,17 @@ impl Client {
     pub fn secret(mut self, secret: impl Into<Secret>) -> Self {
         self.secret = Some(secret.into());
         self
+    }
+
+    /// Makes the client prove itself by assertions under this public key (PEM).
+    pub fn public_key(mut self, pem: impl Into<String>) -> Self {
+        self.public_key = Some(pem.into());
+        self
+    }
+
+    /// Whether it has to prove itself.
+    pub(crate) fn is_confidential(&self) -> bool {
+        self.secret.is_some() || self.public_key.is_some()
     }
 
     /// Demands one way of sending the secret.

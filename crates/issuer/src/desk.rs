@@ -12,11 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     assertion::Accounts,
+    client_assertion::Accepted,
     fault::{Release, Script},
     history::{History, Record},
     ledger::{Ledger, Minted},
     refusal::{Code, Refusal},
-    request::{CLIENT_CREDENTIALS, JWT_BEARER, REFRESH_TOKEN, TokenRequest},
+    request::{CLIENT_CREDENTIALS, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE, TokenRequest},
     server::Config,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Desk {
 pub(crate) struct State {
     pub(crate) ledger: Ledger,
     pub(crate) accounts: Accounts,
+    accepted: Accepted,
     pub(crate) history: History,
     pub(crate) script: Script,
     pub(crate) held: Vec<(Held, oneshot::Sender<Release>)>,
@@ -75,6 +77,7 @@ impl Desk {
             state: Mutex::new(State {
                 ledger: Ledger::new(config.policy),
                 accounts: Accounts::default(),
+                accepted: Accepted::default(),
                 history: History::default(),
                 script: Script::default(),
                 held: Vec::new(),
@@ -200,14 +203,22 @@ impl State {
         request: &TokenRequest,
     ) -> Result<(Minted, Option<String>), Refusal> {
         let time = self.ledger_time(now);
+        let unix = now.unix_ms / 1000 + self.advanced.as_secs();
         let grant_type = request.well_formed()?;
         if grant_type == JWT_BEARER {
             let assertion = request.field("assertion");
             let assertion =
                 assertion.ok_or(Code::InvalidRequest.because("assertion is missing"))?;
-            let unix = now.unix_ms / 1000 + self.advanced.as_secs();
             let (account, scope) = self.accounts.verify(assertion, url, unix)?;
+            let scope = scope.or_else(|| request.field("scope").map(str::to_owned));
+            let scope =
+                scope.ok_or(Code::InvalidScope.because("Empty or missing scope not allowed."))?;
             return Ok((self.ledger.direct(time, &account, grant_type), Some(scope)));
+        }
+        if grant_type == TOKEN_EXCHANGE && !request.names_client() {
+            let account = self.exchanged(url, time, unix, request)?;
+            let scope = request.field("scope").map(str::to_owned);
+            return Ok((self.ledger.direct(time, &account, grant_type), scope));
         }
         let claimed = request.claimed_client();
         let claimed = claimed
@@ -218,6 +229,12 @@ impl State {
             .client(&claimed)
             .expect("an unknown client is not authenticated")
             .clone();
+        if let (Some(key), Some(assertion)) =
+            (&client.public_key, request.field("client_assertion"))
+        {
+            self.accepted
+                .verify(assertion, &client.id, key, url, unix)?;
+        }
         let scope = request.scope(&client)?;
         let minted = match grant_type {
             REFRESH_TOKEN => {
@@ -227,7 +244,11 @@ impl State {
                 self.ledger
                     .refresh(time, now.unix_ms, &client.id, presented)?
             }
-            CLIENT_CREDENTIALS if client.secret.is_some() => {
+            TOKEN_EXCHANGE => {
+                self.exchanged(url, time, unix, request)?;
+                self.ledger.direct(time, &client.id, grant_type)
+            }
+            CLIENT_CREDENTIALS if client.is_confidential() => {
                 self.ledger.direct(time, &client.id, grant_type)
             }
             CLIENT_CREDENTIALS => {
@@ -238,5 +259,35 @@ impl State {
             }
         };
         Ok((minted, scope))
+    }
+
+    /// Whose token is exchanged: an access token of this issuer, or an assertion of an account that
+    /// it trusts ([RFC 8693 §2.2.2](https://www.rfc-editor.org/rfc/rfc8693#section-2.2.2)).
+    fn exchanged(
+        &self,
+        url: &str,
+        time: Duration,
+        unix: u64,
+        request: &TokenRequest,
+    ) -> Result<String, Refusal> {
+        let missing = |why| Code::InvalidRequest.because(why);
+        let token = request.field("subject_token");
+        let token = token.ok_or(missing("subject_token is missing"))?;
+        let kind = request.field("subject_token_type");
+        let refused = missing("the subject token is not accepted");
+        match kind.ok_or(missing("subject_token_type is missing"))? {
+            "urn:ietf:params:oauth:token-type:access_token" => {
+                let active = self.ledger.active(time, token).ok_or(refused)?;
+                Ok(active.client_id.clone())
+            }
+            "urn:ietf:params:oauth:token-type:jwt"
+            | "urn:ietf:params:oauth:token-type:id_token" => {
+                let verified = self.accounts.verify(token, url, unix);
+                verified.map(|(account, _)| account).map_err(|_| refused)
+            }
+            _ => Err(missing(
+                "subject_token_type is not one that is exchanged here",
+            )),
+        }
     }
 }

@@ -32,6 +32,7 @@ mod admin;
 mod answer;
 mod assertion;
 mod client;
+mod client_assertion;
 mod desk;
 mod exchange;
 mod fault;

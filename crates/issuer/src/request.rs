@@ -8,12 +8,15 @@ use url::form_urlencoded;
 
 use crate::{
     client::{Authentication, Client},
+    client_assertion,
     refusal::{Code, Refusal},
     secret::Digest,
 };
 
 /// The grant of [RFC 7523 §2.1](https://www.rfc-editor.org/rfc/rfc7523#section-2.1).
 pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// The grant of [RFC 8693 §2.1](https://www.rfc-editor.org/rfc/rfc8693#section-2.1).
+pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// The grant of [RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6).
 pub(crate) const REFRESH_TOKEN: &str = "refresh_token";
 /// The grant of [RFC 6749 §4.4](https://www.rfc-editor.org/rfc/rfc6749#section-4.4).
@@ -75,9 +78,16 @@ impl TokenRequest {
             .map(|(id, _)| id.clone())
             .or_else(|| self.field("client_id").map(str::to_owned))
             .or_else(|| {
-                self.field("assertion")
-                    .and_then(crate::assertion::claimed_issuer)
+                ["client_assertion", "assertion", "subject_token"]
+                    .into_iter()
+                    .find_map(|name| crate::assertion::claimed_issuer(self.field(name)?))
             })
+    }
+
+    /// Whether the request tries to prove who it is from.
+    pub(crate) fn names_client(&self) -> bool {
+        let names = ["client_id", "client_assertion"];
+        self.basic.is_some() || names.iter().any(|name| self.field(name).is_some())
     }
 
     /// The digest of the refresh token that was presented.
@@ -94,13 +104,16 @@ impl TokenRequest {
             .ok_or(Code::InvalidRequest.because("grant_type is missing"))
     }
 
-    /// Checks the request's client authentication against `client` (RFC 6749 §2.3.1).
+    /// Checks the request's client authentication against `client` (RFC 6749 §2.3.1); the
+    /// assertion of a client with a key is still to be verified.
     pub(crate) fn authenticate(&self, client: Option<&Client>) -> Result<(), Refusal> {
         let refused = Code::InvalidClient {
             challenge: self.basic.is_some(),
         };
         let posted = self.field("client_secret");
-        if self.basic.is_some() && posted.is_some() {
+        let asserted = self.field("client_assertion");
+        let proofs = [self.basic.is_some(), posted.is_some(), asserted.is_some()];
+        if proofs.into_iter().filter(|is| *is).count() > 1 {
             return Err(Code::InvalidRequest.because("more than one client authentication"));
         }
         if let (Some((basic, _)), Some(posted)) = (&self.basic, self.field("client_id"))
@@ -109,6 +122,12 @@ impl TokenRequest {
             return Err(Code::InvalidRequest.because("two different client ids"));
         }
         let client = client.ok_or(refused.because("unknown client"))?;
+        let kind = self.field("client_assertion_type");
+        match (&client.public_key, asserted, kind) {
+            (Some(_), Some(_), Some(client_assertion::TYPE)) => return Ok(()),
+            (None, None, None) => {}
+            _ => return Err(refused.because("client authentication of another kind is expected")),
+        }
         let presented = match (client.authentication, &self.basic, posted) {
             (Authentication::Either | Authentication::Basic, Some((_, secret)), None) => {
                 Some(secret.as_str())

@@ -93,7 +93,7 @@ async fn serve(desk: &Arc<Desk>, seq: u64, request: TokenRequest, fault: Option<
         None => {}
     }
     let answer = match desk.serve(seq, &request) {
-        Ok((minted, scope)) => Answer::minted(&minted, scope),
+        Ok((minted, scope)) => Answer::minted(&minted, scope, request.grant_type()),
         Err(refusal) => Answer::refused(&refusal),
     };
     match &fault {

@@ -9,7 +9,7 @@ use evermint_core::mint::FailureClass;
 use evermint_core::port::{Minter, Prober};
 use evermint_core::strategy::Strategy;
 use evermint_issuer::{Authentication, Client, Config, ExpiresIn, Fault, Issuer, Mode};
-use support::{minter, order};
+use support::{RSA, minter, order};
 
 #[tokio::test]
 async fn a_grant_is_kept_alive_by_showing_each_refresh_token_once() {
@@ -205,4 +205,99 @@ async fn an_endpoint_that_is_out_of_reach_is_told_and_nothing_is_sent() {
     );
     assert!(failure.remedy.contains("DNS"), "{failure:?}");
     assert!(probed.mint.is_none());
+}
+
+#[tokio::test]
+async fn a_client_with_a_key_proves_itself_by_it_and_by_nothing_else() {
+    let issuer = Issuer::start(Config::default()).await.unwrap();
+    let public = rcgen::KeyPair::from_pem(&RSA).unwrap().public_key_pem();
+    let seeded = issuer
+        .handle()
+        .seed(Client::new("keyed").public_key(&public));
+    issuer.handle().register(Client::new("secret").secret("s"));
+    let minter = minter(|_| ());
+    let key = ("client_private_key", RSA.as_str());
+    let token = ("refresh_token", seeded.refresh_token.expose());
+    for (strategy, client, secret, refused) in [
+        (
+            Strategy::OAuth2ClientCredentials,
+            "keyed",
+            &[key][..],
+            false,
+        ),
+        (Strategy::OAuth2RefreshToken, "keyed", &[key, token], false),
+        (
+            Strategy::OAuth2ClientCredentials,
+            "keyed",
+            &[("client_secret", "s")],
+            true,
+        ),
+        (Strategy::OAuth2ClientCredentials, "secret", &[key], true),
+    ] {
+        let id = [("client_id", client)];
+        let mut order = order(strategy, &issuer.token_url(), &id, secret);
+        for _ in 0..3 {
+            match minter.mint(order.clone()).await {
+                Ok(minted) => {
+                    assert!(!refused);
+                    order.secrets.extend(minted.new_material);
+                }
+                Err(failure) => {
+                    assert!(refused, "{failure:?}");
+                    assert_eq!(failure.class, FailureClass::ConfigRefused, "{failure:?}");
+                }
+            }
+        }
+    }
+    let history = issuer.handle().history();
+    assert!(history.presentations().values().all(|times| *times == 1));
+    issuer.shutdown().await;
+}
+
+#[tokio::test]
+async fn assertions_and_tokens_of_those_it_trusts_are_taken_for_its_own() {
+    let issuer = Issuer::start(Config::default()).await.unwrap();
+    let public = rcgen::KeyPair::from_pem(&RSA).unwrap().public_key_pem();
+    issuer.handle().trust("robot", &public).unwrap();
+    issuer.handle().register(Client::new("app").secret("s"));
+    let url = issuer.token_url();
+    let minter = minter(|_| ());
+
+    let signing = [("assertion_issuer", "robot")];
+    let mut bearer = order(
+        Strategy::OAuth2JwtBearer,
+        &url,
+        &signing,
+        &[("private_key", &RSA)],
+    );
+    bearer.config.scopes = vec!["a".to_owned()];
+    let first = minter.mint(bearer).await.unwrap();
+
+    let kind = "urn:ietf:params:oauth:token-type:access_token";
+    let subject = first.token.expose_str().unwrap();
+    let client = [("client_id", "app"), ("subject_token_type", kind)];
+    for (public, secret, class) in [
+        (&client[1..], &[("subject_token", subject)][..], None),
+        (
+            &client[..],
+            &[("subject_token", subject), ("client_secret", "s")],
+            None,
+        ),
+        (
+            &client[..],
+            &[("subject_token", subject), ("client_secret", "x")],
+            Some("invalid_client"),
+        ),
+        (
+            &client[1..],
+            &[("subject_token", "stranger")],
+            Some("invalid_request"),
+        ),
+    ] {
+        let order = order(Strategy::OAuth2TokenExchange, &url, public, secret);
+        let failure = minter.mint(order).await.err();
+        assert_eq!(failure.is_some(), class.is_some(), "{failure:?}");
+        assert!(failure.is_none_or(|f| f.cause.contains(class.unwrap())));
+    }
+    issuer.shutdown().await;
 }
