@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::credential::{Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
-    Position, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId, ShardEpoch,
-    ShardId, SigningKeyId, TicketId, Workspace,
+    Position, ProfileId, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId,
+    ShardEpoch, ShardId, SigningKeyId, TicketId, Workspace,
 };
 use crate::mint::Failure;
+use crate::profile::{Profile, Scope};
 use crate::secret::{DataKeyId, Sealed, WrappedKey};
 use crate::settings::Settings;
 use crate::time::UnixMs;
@@ -89,6 +90,24 @@ pub enum Command {
     /// Refused while a sandbox or route uses the provider.
     DeleteProvider {
         id: ProviderId,
+    },
+
+    // Profiles.
+    /// All or none: refused if the scope has one of them already.
+    ImportProfiles {
+        scope: Scope,
+        profiles: Vec<Profile>,
+    },
+    /// Replaces a profile. Refused if `expected_version` is given and not current.
+    UpdateProfile {
+        scope: Scope,
+        profile: Profile,
+        expected_version: Option<u64>,
+    },
+    /// Refused while a provider uses the profile.
+    DeleteProfile {
+        scope: Scope,
+        id: ProfileId,
     },
 
     // Refresh.
@@ -205,6 +224,9 @@ impl Command {
             Self::CreateProvider { .. } => "create-provider",
             Self::UpdateProvider { .. } => "update-provider",
             Self::DeleteProvider { .. } => "delete-provider",
+            Self::ImportProfiles { .. } => "import-profiles",
+            Self::UpdateProfile { .. } => "update-profile",
+            Self::DeleteProfile { .. } => "delete-profile",
             Self::ConfigureRefresh { .. } => "configure-refresh",
             Self::RotateCredential { .. } => "rotate-credential",
             Self::DeleteRefresh { .. } => "delete-refresh",
@@ -389,6 +411,7 @@ pub enum Kind {
     Sandbox,
     Replica,
     Shard,
+    Profile,
 }
 
 impl std::fmt::Display for Kind {
@@ -400,6 +423,7 @@ impl std::fmt::Display for Kind {
             Self::Sandbox => "sandbox",
             Self::Replica => "replica",
             Self::Shard => "shard",
+            Self::Profile => "profile",
         })
     }
 }

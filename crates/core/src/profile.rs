@@ -12,6 +12,7 @@ pub mod route;
 pub mod template;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -185,12 +186,12 @@ pub struct RefreshSpec {
     /// What one mint gives beside the token: output to the name of the credential, in this
     /// profile, that receives it.
     pub outputs: BTreeMap<String, String>,
-    /// How long before its end a token is replaced, in milliseconds.
-    pub refresh_before_ms: Option<u64>,
-    /// How long a token is kept at least, in milliseconds.
-    pub not_before_ms: Option<u64>,
-    /// No token is trusted for longer, in milliseconds.
-    pub max_lifetime_ms: Option<u64>,
+    /// How long before its end a token is replaced, in seconds.
+    pub refresh_before_secs: Option<u64>,
+    /// How long a token is kept at least, in seconds.
+    pub not_before_secs: Option<u64>,
+    /// No token is trusted for longer, in seconds.
+    pub max_lifetime_secs: Option<u64>,
     /// What the issuer does with a refresh token that was used before.
     pub replay: ReplayPolicy,
     /// Where tokens are revoked ([RFC 7009](https://www.rfc-editor.org/rfc/rfc7009)), as a
@@ -384,6 +385,15 @@ pub enum Scope {
     Platform,
     /// One workspace, where it stands before one of the platform.
     Workspace(Workspace),
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Platform => f.write_str("platform"),
+            Self::Workspace(workspace) => write!(f, "workspace {workspace}"),
+        }
+    }
 }
 
 /// A custom profile, as it is replicated.

@@ -11,6 +11,7 @@ use evermint_core::command::{Command, Proposal, StaticValue};
 use evermint_core::id::*;
 use evermint_core::invariant;
 use evermint_core::mint::FailureClass;
+use evermint_core::profile::{Profile, Scope};
 use evermint_core::state::State;
 use evermint_core::strategy::{ReplayPolicy, Strategy as Way};
 use evermint_core::time::UnixMs;
@@ -38,6 +39,9 @@ enum Step {
     Detach(u8, u8),
     Route(u8),
     DeleteRoute,
+    ImportProfile(bool),
+    UpdateProfile(bool),
+    DeleteProfile(bool),
     Repeat,
 }
 
@@ -61,6 +65,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..3_u8, 1..4_u8).prop_map(|(s, p)| Step::Detach(s, p)),
         1 => (1..4_u8).prop_map(Step::Route),
         1 => Just(Step::DeleteRoute),
+        1 => any::<bool>().prop_map(Step::ImportProfile),
+        1 => any::<bool>().prop_map(Step::UpdateProfile),
+        1 => any::<bool>().prop_map(Step::DeleteProfile),
         1 => Just(Step::Repeat),
     ]
 }
@@ -69,7 +76,27 @@ fn command(world: &World, step: &Step) -> Option<Command> {
     let known = world.state.credentials.contains_key(&token());
     let workspace = Workspace::default_workspace();
     let route = Name::new("inference.local").unwrap();
+    let scope = |is_platform: bool| match is_platform {
+        true => Scope::Platform,
+        false => Scope::Workspace(Workspace::default_workspace()),
+    };
     Some(match step {
+        Step::ImportProfile(p) => Command::ImportProfiles {
+            scope: scope(*p),
+            profiles: vec![profile("generic")],
+        },
+        Step::UpdateProfile(p) => Command::UpdateProfile {
+            scope: scope(*p),
+            profile: Profile {
+                description: world.state.meta.position.to_string(),
+                ..profile("generic")
+            },
+            expected_version: None,
+        },
+        Step::DeleteProfile(p) => Command::DeleteProfile {
+            scope: scope(*p),
+            id: profile("generic").id,
+        },
         Step::Claim { ticket, off } => {
             if !known {
                 return None;

@@ -135,7 +135,7 @@ impl Replica {
             proposer,
             view,
             keyring: Arc::clone(&keyring),
-            catalog: Arc::default(),
+            catalog: Arc::new(evermint_profiles::catalog()),
             policy: Arc::new(Policy(Arc::clone(&minter))),
             prober: minter,
             control: Arc::new(Control {

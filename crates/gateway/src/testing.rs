@@ -130,7 +130,7 @@ impl FakeCluster {
             proposer: Arc::new(self.clone()),
             view: Arc::new(self.clone()),
             keyring: Arc::clone(&self.0.keyring),
-            catalog: Arc::default(),
+            catalog: Arc::new(evermint_profiles::catalog()),
             policy,
             prober: Arc::new(self.clone()),
             control: Arc::new(self.clone()),

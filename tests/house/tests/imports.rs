@@ -66,6 +66,7 @@ fn each_pillar_has_one_room() {
         ("openraft", &["evermint-replica"][..]),
         ("sled", &["evermint-replica"]),
         ("ractor", &["evermint-actors"]),
+        ("saphyr-parser", &["evermint-profiles"]),
         // The tests talk to the admin APIs of issuers.
         ("reqwest", &["evermint-cluster-tests", "evermint-minter"]),
     ] {
@@ -93,6 +94,7 @@ fn the_domain_knows_nobody_and_no_machine_knows_io() {
     assert!(ours("evermint-issuer").is_empty());
     assert!(ours("evermint-failpoint").is_empty());
     assert_eq!(ours("evermint-seal"), ["evermint-core"]);
+    assert_eq!(ours("evermint-profiles"), ["evermint-core"]);
     assert_eq!(ours("evermint-client"), ["evermint-core", "evermint-proto"]);
     assert_eq!(ours("evermint-agent"), ["evermint-client", "evermint-core"]);
     for pure in ["evermint-core", "evermint-protocol"] {

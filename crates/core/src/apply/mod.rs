@@ -4,11 +4,12 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: `cluster`, `provider`, `refresh`, `route`, `sandbox` and
+//! Each family of commands has a file: `cluster`, `provider`, `profile`, `refresh`, `route`, `sandbox` and
 //! `mint`, the mint protocol.
 
 mod cluster;
 mod mint;
+mod profile;
 mod provider;
 mod refresh;
 mod route;
@@ -119,6 +120,14 @@ impl Tx<'_> {
                 expires_at,
             } => self.update_provider(*id, *expected_version, config, credentials, expires_at),
             Command::DeleteProvider { id } => self.delete_provider(*id),
+
+            Command::ImportProfiles { scope, profiles } => self.import_profiles(scope, profiles),
+            Command::UpdateProfile {
+                scope,
+                profile,
+                expected_version,
+            } => self.update_profile(scope, profile, *expected_version),
+            Command::DeleteProfile { scope, id } => self.delete_profile(scope, id),
 
             Command::ConfigureRefresh {
                 credential,

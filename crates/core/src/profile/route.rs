@@ -67,10 +67,10 @@ impl Profile {
             .iter()
             .find(|api| self.is_for(api, config, model))
             .ok_or(NoUpstream::NoApi)?;
-        let credential = match key {
-            Some(key) => self.credential_for(key),
-            None => self.credentials.first(),
-        };
+        // Operators may serve a credential under a name of their own.
+        let credential = key
+            .and_then(|key| self.credential_for(key))
+            .or_else(|| self.credentials.first());
         let auth = match &api.auth {
             Auth::Unspecified => credential.map(|c| c.auth.clone()).unwrap_or_default(),
             said => said.clone(),

@@ -15,6 +15,7 @@ use evermint_core::credential::{Credential, Reason, RefreshConfig};
 use evermint_core::id::*;
 use evermint_core::invariant;
 use evermint_core::mint::{Failure, FailureClass};
+use evermint_core::profile::{Category, Discovery, Profile};
 use evermint_core::secret::{DataKeyId, Sealed, WrappedKey};
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
@@ -78,6 +79,24 @@ pub fn bootstrap() -> Command {
         installation: InstallationId(1),
         peer_address: "127.0.0.1:1".to_owned(),
         api_address: "http://127.0.0.1:2".to_owned(),
+    }
+}
+
+/// A profile that says nothing but its name.
+pub fn profile(id: &str) -> Profile {
+    Profile {
+        id: ProfileId::new(id).unwrap(),
+        aliases: Vec::new(),
+        display_name: String::new(),
+        description: String::new(),
+        category: Category::Other,
+        credentials: Vec::new(),
+        config: Vec::new(),
+        endpoints: Vec::new(),
+        discovery: Discovery::default(),
+        inference: Vec::new(),
+        annotations: BTreeMap::new(),
+        carried: BTreeMap::new(),
     }
 }
 
