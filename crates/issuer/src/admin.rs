@@ -193,12 +193,9 @@ async fn fault(desk: Desks, Json(fault): Json<Fault>) -> Json<Vec<Fault>> {
     Json(handle.faults())
 }
 
-async fn clear_faults(desk: Desks, Query(of): Query<Of>) -> Json<Vec<Fault>> {
+async fn clear_faults(desk: Desks) -> Json<Vec<Fault>> {
     let handle = handle(desk);
-    match of.client {
-        Some(client) => handle.clear_faults_of(&client),
-        None => handle.clear_faults(),
-    }
+    handle.clear_faults();
     Json(handle.faults())
 }
 

@@ -186,10 +186,9 @@ impl Script {
         self.0.clear();
     }
 
-    /// Forgets those for one client.
-    pub(crate) fn clear_of(&mut self, client: &str) {
-        self.0
-            .retain(|fault| fault.client.as_deref() != Some(client));
+    /// Forgets those for one client, or those for everybody.
+    pub(crate) fn clear_of(&mut self, client: Option<&str>) {
+        self.0.retain(|fault| fault.client.as_deref() != client);
     }
 
     pub(crate) fn faults(&self) -> &[Fault] {
@@ -243,8 +242,10 @@ mod tests {
         script.add(Fault::once("a", Mode::HoldBefore));
         script.add(Fault::once("b", Mode::HoldBefore));
         script.add(Fault::everybody(Mode::Torn));
-        script.clear_of("a");
+        script.clear_of(Some("a"));
         assert_eq!(script.take(Some("a"), None), Some(Mode::Torn));
+        script.clear_of(None);
+        assert_eq!(script.take(Some("a"), None), None);
         assert_eq!(script.take(Some("b"), None), Some(Mode::HoldBefore));
     }
 

@@ -135,8 +135,9 @@ impl Handle {
         self.0.change(|state| state.script.clear());
     }
 
-    /// Forgets the faults for one client; those for everybody stay.
-    pub fn clear_faults_of(&self, client: &str) {
+    /// Forgets the faults for one client and leaves those for everybody; with `None`, the other way
+    /// round.
+    pub fn clear_faults_of(&self, client: Option<&str>) {
         self.0.change(|state| state.script.clear_of(client));
     }
 

@@ -26,6 +26,8 @@ pub enum Way {
     /// Everyone may come in, and nobody gets any further. Whoever is there when that ends is hung
     /// up on: nothing is let through late.
     Silent,
+    /// Nobody comes in any more; whoever is inside is served.
+    Closed,
     /// Answers take so much longer.
     Slow(Duration),
 }
@@ -128,7 +130,7 @@ async fn pass(guest: TcpStream, upstream: SocketAddr, door: Arc<Door>) {
     let delay = match now {
         Way::Open => Duration::ZERO,
         Way::Slow(delay) => delay,
-        Way::Shut => return,
+        Way::Shut | Way::Closed => return,
         Way::Silent => {
             // Until it ends; the guest may leave before.
             let mut guest = guest;

@@ -17,6 +17,7 @@ use evermint_proto::v1::{
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use crate::door::Way;
 use crate::history::{AuditedMint, Event, Issuer, Place, Provider};
 use crate::load;
 use crate::operator::{Operator, SETTING};
@@ -83,7 +84,12 @@ async fn troubled(world: &Arc<World>) -> Vec<String> {
 /// # Errors
 /// What could not be found out.
 pub async fn look(world: &Arc<World>) -> Result<(), String> {
-    // Nothing is minted any more once every refresh is gone; the families stay as they are.
+    // From now on nobody comes to an issuer: what is there stays as it is.
+    for issuer in [Issuer::Strict, Issuer::Real] {
+        for place in 0..world.places.len() {
+            world.doors(issuer).at(place).set(Way::Closed);
+        }
+    }
     note_credentials(world).await?;
     note_issuers(world).await;
     note_states(world).await?;

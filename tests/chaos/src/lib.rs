@@ -10,6 +10,7 @@
 //! | [`sandbox`] | readers that note what they are given |
 //! | [`nemesis`] | faults, a file for each family |
 //! | [`check`] | what must hold of the history, one file for each promise |
+//! | [`report`] | counts, failovers, timeline and verdict, as text and as a picture |
 //! | [`history`] | what was seen: every call, read, issuer request and fault, one line each |
 
 pub mod check;
@@ -22,6 +23,7 @@ pub mod nemesis;
 pub mod net;
 pub mod operator;
 pub mod place;
+pub mod report;
 pub mod run;
 pub mod sandbox;
 pub mod settings;

@@ -1,14 +1,17 @@
 //! `chaos`: runs a cluster under faults, and says whether its promises held.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use evermint_chaos::net::Network;
 use evermint_chaos::net::namespaces::Namespaces;
+use evermint_chaos::net::netem::Netem;
 use evermint_chaos::net::proxies::Proxies;
+use evermint_chaos::report::{Summary, picture};
 use evermint_chaos::settings::Settings;
+use evermint_chaos::{check, history};
 use evermint_cluster_tests::{Idp, say};
 
 /// Runs a cluster of real replicas under faults that follow from a seed, and checks what was seen of
@@ -27,9 +30,12 @@ struct Args {
     /// The program under test
     #[arg(long, value_name = "FILE", env = "EVERMINT_BIN")]
     binary: PathBuf,
-    /// Where everything about the run is kept [default: a temporary directory]
+    /// Where everything about the run is kept [default: a temporary one, removed if all is well]
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Runs nothing: checks the history in --dir again
+    #[arg(long, requires = "dir")]
+    check: bool,
     /// Loopback and proxies, also where namespaces could be had
     #[arg(long)]
     proxies: bool,
@@ -39,17 +45,47 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // A part of the network runs as a process of its own.
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("netem", rest)) = words.split_first().map(|(first, rest)| (&**first, rest)) {
+        return netem(rest);
+    }
     let args = Args::parse();
+    if let (true, Some(dir)) = (args.check, &args.dir) {
+        return judge(dir, &[], true);
+    }
+    let keep = args.dir.is_some();
+    let settings = settings(args);
+    let dir = settings.dir.clone();
+    let failed = run(settings);
+    judge(&dir, &failed, keep)
+}
+
+fn netem(words: &[String]) -> ExitCode {
+    match Netem::serve(words) {
+        Ok(packets) => {
+            say(&format!("{packets} packets"));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            say(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Brings the network up, and runs. Says what failed.
+fn run(settings: Settings) -> Vec<String> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
     };
-    let places = usize::from(args.replicas) + 1;
+    let places = settings.replicas + 1;
     // Later there may be no network to get it from; whether it is needed shows then.
     let _ = Idp::install();
     // Threads inherit the namespace of whoever starts them: the network comes first.
-    let net = if args.proxies {
+    let net = if !settings.namespaces {
         None
     } else {
         let build = tokio::runtime::Builder::new_current_thread()
@@ -70,7 +106,7 @@ fn main() -> ExitCode {
         }
     };
     let runtime = runtime().expect("a runtime");
-    let failed = runtime.block_on(async {
+    runtime.block_on(async {
         let net = match net {
             Some(net) => Network::Namespaces(net),
             None => match Proxies::up(places).await {
@@ -78,7 +114,6 @@ fn main() -> ExitCode {
                 Err(why) => return vec![why],
             },
         };
-        let settings = settings(args);
         say(&format!(
             "seed {} · {} · {}",
             settings.seed,
@@ -86,8 +121,38 @@ fn main() -> ExitCode {
             settings.dir.display()
         ));
         evermint_chaos::run::run(settings, net).await
-    });
-    match failed.is_empty() {
+    })
+}
+
+/// Checks the history in a directory, and tells what it shows. The directory goes when all is well,
+/// unless it is to be kept.
+fn judge(dir: &Path, failed: &[String], keep: bool) -> ExitCode {
+    let history = match history::read(dir) {
+        Ok(history) => history,
+        Err(why) => {
+            say(&format!("{}: {why}", dir.display()));
+            return ExitCode::FAILURE;
+        }
+    };
+    let violations = check::check(&history);
+    let summary = Summary::of(&history);
+    let text = summary.text(&violations, failed);
+    say(&text);
+    say(&summary.row(&violations));
+    let picture = picture::draw(&history, &summary, &violations);
+    for (name, text) in [("report.txt", &text), ("timeline.html", &picture)] {
+        if let Err(why) = std::fs::write(dir.join(name), text) {
+            say(&format!("{name}: {why}"));
+        }
+    }
+    let well = failed.is_empty() && violations.is_empty();
+    if well && !keep {
+        // What cannot be removed is left behind, and does no harm.
+        let _ = std::fs::remove_dir_all(dir);
+    } else {
+        say(&format!("kept: {}", dir.display()));
+    }
+    match well {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

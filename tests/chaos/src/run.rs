@@ -94,7 +94,7 @@ async fn whole(world: &Arc<World>) -> Result<(), String> {
 async fn faults(world: &Arc<World>) -> Result<(), String> {
     let until = Instant::now() + world.settings.length;
     let mut running = JoinSet::new();
-    for track in tracks() {
+    for track in tracks(world) {
         let track = chosen(track, &world.settings.only);
         if !track.nemeses.is_empty() {
             running.spawn(strike(Arc::clone(world), track, until));

@@ -1,6 +1,5 @@
 //! Commands of the system that faults are made with: `ip`, `nft`, `tc` and their like.
 
-use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,9 +13,8 @@ const BOUND: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What it said when it failed, with the command.
-pub async fn run<S: AsRef<OsStr>>(line: impl IntoIterator<Item = S>) -> Result<String, String> {
-    let mut words = line.into_iter();
-    let program = words.next().ok_or("an empty command")?;
+pub async fn run(line: &[&str]) -> Result<String, String> {
+    let (program, words) = line.split_first().ok_or("an empty command")?;
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).kill_on_drop(true);
     let shown = format!("{:?}", command.as_std());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evermint_issuer::{Client, Config, Fault, Held, History, Issuer, Mode, Overlap, Release};
+use evermint_issuer::{Client, Config, Fault, Handle, Held, History, Issuer, Mode, Overlap, Release};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -44,7 +44,7 @@ enum Kind {
         _dir: TempDir,
     },
     BuiltIn {
-        _running: evermint_issuer::Running,
+        running: evermint_issuer::Running,
     },
 }
 
@@ -143,7 +143,7 @@ impl Idp {
         Self {
             url: running.url().to_owned(),
             http: http(),
-            kind: Kind::BuiltIn { _running: running },
+            kind: Kind::BuiltIn { running },
         }
     }
 
@@ -185,6 +185,17 @@ impl Idp {
         match self.kind {
             Kind::Real { .. } => "oidc-provider (node)",
             Kind::BuiltIn { .. } => "evermint-issuer (built in)",
+        }
+    }
+
+    /// The built-in issuer's own handle, which needs no call.
+    ///
+    /// # Panics
+    /// When this is the real provider.
+    pub fn handle(&self) -> &Handle {
+        match &self.kind {
+            Kind::BuiltIn { running } => running.handle(),
+            Kind::Real { .. } => panic!("the real provider is another process"),
         }
     }
 
@@ -267,12 +278,6 @@ impl Idp {
         let _: Value = read("DELETE fault", request).await;
     }
 
-    /// Forgets the script for one client. Only the built-in issuer can.
-    pub async fn clear_faults_of(&self, client: &str) {
-        let url = format!("{}/admin/fault?client={client}", self.url);
-        let _: Value = read("DELETE fault", self.http.delete(url)).await;
-    }
-
     /// The requests that are held.
     pub async fn holding(&self) -> Vec<Held> {
         self.get("held").await
@@ -291,18 +296,10 @@ impl Idp {
 
     /// Lets the held requests of `client` go on; there has to be one.
     pub async fn release(&self, client: &str, how: Release) {
-        assert!(
-            self.release_any(client, how).await > 0,
-            "nothing of {client} was held"
-        );
-    }
-
-    /// Lets the held requests of `client` go on, and says how many there were.
-    pub async fn release_any(&self, client: &str, how: Release) -> u64 {
         let released: Value = self
             .post("release", json!({ "client": client, "as": how }))
             .await;
-        released["released"].as_u64().unwrap_or(0)
+        assert!(released["released"] != 0, "nothing of {client} was held");
     }
 
     /// Every token request so far.

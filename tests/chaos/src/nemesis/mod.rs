@@ -4,11 +4,14 @@
 //! A fault that did not take effect fails the run: [`Missed`]. One for which there was no occasion
 //! (no place was free, nothing was being minted) is [`Struck::No`], and another one is chosen.
 
+pub mod issuer;
+pub mod network;
 pub mod process;
 
 use std::sync::Arc;
 
 use crate::dice::Dice;
+use crate::net::Network;
 use crate::world::World;
 
 /// Why a fault had no effect.
@@ -64,11 +67,17 @@ pub struct Track {
 }
 
 /// Every track of a run. A family of faults is plugged in here.
-pub fn tracks() -> Vec<Track> {
+pub fn tracks(world: &World) -> Vec<Track> {
     use std::time::Duration;
-    vec![Track {
-        name: "process",
-        nemeses: process::all(),
-        pause: Duration::from_secs(1)..Duration::from_secs(6),
-    }]
+    let namespaces = matches!(world.net, Network::Namespaces(_));
+    let track = |name, nemeses, pause: std::ops::Range<u64>| Track {
+        name,
+        nemeses,
+        pause: Duration::from_secs(pause.start)..Duration::from_secs(pause.end),
+    };
+    vec![
+        track("process", process::all(), 1..4),
+        track("network", network::all(namespaces), 5..20),
+        track("issuer", issuer::all(), 8..25),
+    ]
 }

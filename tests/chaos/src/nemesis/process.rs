@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermint_issuer::Release;
-use tokio::time::{Instant, sleep};
+use evermint_issuer::{Fault as Script, Mode, Release};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Missed, Nemesis, Struck};
 use crate::dice::Dice;
@@ -392,7 +392,7 @@ async fn kill_in_flight(
     fault.bites(format!(
         "the issuer holds a request of {client}, and its sender is gone"
     ));
-    flight.land(world).await;
+    flight.land(world);
 
     let write = async {
         let written = acknowledged_write(world, &flight.credential.provider).await;
@@ -457,37 +457,32 @@ impl Flight {
                 credential: credential.clone(),
                 generation: status.generation,
             };
-            world.strict.hold_before(&credential.client).await;
+            let hold = Script::once(&credential.client, Mode::HoldBefore);
+            world.strict.handle().fault(hold);
             let asked = world.rotate(credential).await;
             let held = asked && flight.is_held(world, id).await;
             if held {
                 return Some(flight);
             }
-            flight.land(world).await;
+            flight.land(world);
             return None;
         }
         None
     }
 
     async fn is_held(&self, world: &Arc<World>, id: u64) -> bool {
-        let held = world
-            .until("the request is held", IN_FLIGHT, || async {
-                let holding = world.strict.holding().await;
-                let client = Some(self.credential.client.as_str());
-                let held = holding.iter().any(|held| held.client.as_deref() == client);
-                held.then_some(()).ok_or(String::new())
-            })
-            .await;
+        let held = world.strict.handle().held(&self.credential.client);
+        let held = timeout(IN_FLIGHT, held).await;
         let status = world.refresh_status(&self.credential).await;
         let ticket = status.and_then(|status| status.ticket);
         held.is_ok() && ticket.is_some_and(|ticket| ticket.replica == id)
     }
 
     /// Lets go of what is held, unserved, and holds nothing more.
-    async fn land(&self, world: &World) {
-        let client = &self.credential.client;
-        world.strict.clear_faults_of(client).await;
-        world.strict.release_any(client, Release::Drop).await;
+    fn land(&self, world: &World) {
+        let (issuer, client) = (world.strict.handle(), &self.credential.client);
+        issuer.clear_faults_of(Some(client));
+        issuer.release(client, Release::Drop);
     }
 }
 

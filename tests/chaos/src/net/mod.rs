@@ -5,6 +5,7 @@
 //! all share loopback, and [`proxies`] stand before each peer port.
 
 pub mod namespaces;
+pub mod netem;
 pub mod proxies;
 
 use std::ffi::OsString;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, test_kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::netem::QUEUE;
 use super::{Harm, Rule};
 use crate::history::Place;
 use crate::tool::run;
@@ -195,14 +196,14 @@ impl Namespaces {
         let name = self.name(&place.to_string());
         let Some(kbit) = kbit else {
             let words = ["tc", "-n", &name, "qdisc", "del", "dev", "eth0", "root"];
-            return run(words).await.map(drop);
+            return run(&words).await.map(drop);
         };
         let rate = format!("{kbit}kbit");
         let words = [
             "tc", "-n", &name, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", &rate,
             "burst", "16kb", "latency", "400ms",
         ];
-        run(words).await.map(drop)
+        run(&words).await.map(drop)
     }
 
     /// How many packets waited for the rate limit of a place, or were dropped by it.
@@ -211,7 +212,7 @@ impl Namespaces {
     /// What the system said.
     pub async fn limited(&self, place: Place) -> Result<u64, String> {
         let name = self.name(&place.to_string());
-        let said = run([
+        let said = run(&[
             "tc", "-n", &name, "-s", "qdisc", "show", "dev", "eth0", "root",
         ])
         .await?;
@@ -230,6 +231,7 @@ impl Namespaces {
     pub async fn queue(&self, place: Place, on: bool) -> Result<(), String> {
         let name = self.name(&place.to_string());
         let action = if on { "-A" } else { "-D" };
+        let queue = QUEUE.to_string();
         let words = [
             "ip",
             "netns",
@@ -244,16 +246,16 @@ impl Namespaces {
             "-j",
             "NFQUEUE",
             "--queue-num",
-            "1",
+            &queue,
             "--queue-bypass",
         ];
-        run(words).await.map(drop)
+        run(&words).await.map(drop)
     }
 
     async fn nft(&self, place: Place, words: &[&str]) -> Result<String, String> {
         let name = self.name(&place.to_string());
         let line = ["ip", "netns", "exec", &name, "nft"];
-        run(line.iter().chain(words)).await
+        run(&[&line, words].concat()).await
     }
 
     /// Removes them; links and rules go with them.
@@ -286,7 +288,7 @@ fn enter_thread(path: &Path) -> Result<(), String> {
 }
 
 async fn ip<const N: usize>(words: [&str; N]) -> Result<(), String> {
-    run(["ip"].iter().chain(&words)).await.map(drop)
+    run(&[&["ip"], &words[..]].concat()).await.map(drop)
 }
 
 /// Removes what runs have left behind that were killed before they could.
