@@ -37,6 +37,8 @@ pub struct Residence {
     up: AtomicBool,
     /// Whether its process may end by itself: something is done to it that it need not survive.
     may_end: AtomicBool,
+    /// Whether it was told to die, and has not been started since.
+    doomed: AtomicBool,
     /// Its Raft id, as it told last; 0 if it never did.
     id: AtomicU64,
     recorder: Arc<Recorder>,
@@ -57,6 +59,7 @@ impl Residence {
             preload: Mutex::default(),
             up: AtomicBool::new(false),
             may_end: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
             id: AtomicU64::new(0),
             recorder: Arc::clone(recorder),
         }
@@ -176,6 +179,7 @@ filter = "info,openraft=off,ractor=warn"
             net.runs(self.place, pid);
         }
         *process = Some(started);
+        self.doomed.store(false, Ordering::Relaxed);
         self.up.store(true, Ordering::Relaxed);
         self.recorder.note(Event::ReplicaStarts {
             replica: self.place,
@@ -189,7 +193,8 @@ filter = "info,openraft=off,ractor=warn"
         let Some(mut process) = self.process().take() else {
             return false;
         };
-        let by_itself = process.exit();
+        let doomed = self.doomed.load(Ordering::Relaxed);
+        let by_itself = process.exit().filter(|_| !doomed);
         process.kill();
         self.ended(by_itself, "SIGKILL");
         by_itself.is_none()
@@ -226,14 +231,20 @@ filter = "info,openraft=off,ractor=warn"
         }
     }
 
-    /// Sends its process a signal, and does not wait for the effect. Whether there is one.
-    pub fn signal(&self, signal: Signal) -> bool {
-        self.process().as_ref().map(|p| p.signal(signal)).is_some()
+    /// Sends its process SIGKILL, and does not wait for the effect; [`kill`](Self::kill) does.
+    pub fn doom(&self) {
+        if let Some(process) = self.process().as_ref() {
+            self.doomed.store(true, Ordering::Relaxed);
+            process.signal(Signal::KILL);
+        }
     }
 
     /// Looks whether its process has ended by itself, and forgets it then: says how.
     pub fn reap(&self) -> Option<String> {
         let mut slot = self.process();
+        if self.doomed.load(Ordering::Relaxed) {
+            return None;
+        }
         let status = slot.as_mut()?.exit()?;
         *slot = None;
         drop(slot);

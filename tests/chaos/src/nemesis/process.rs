@@ -118,7 +118,7 @@ impl Nemesis for KillAll {
         };
         let fault = world.fault(self.family(), self.name(), &claim.places, "");
         for place in &claim.places {
-            world.places[*place].signal(rustix::process::Signal::KILL);
+            world.places[*place].doom();
         }
         for place in &claim.places {
             world.places[*place].kill();
