@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    agent, audit, cluster, completions, health, inference, keygen, provider, sandbox,
+    agent, audit, cluster, completions, health, inference, keygen, man, provider, sandbox,
 };
 use crate::dev;
 use crate::duration::Time;
@@ -20,15 +21,14 @@ const EXAMPLES: &str = "\
 Examples:
   evermint dev
       Three replicas with a test issuer on this machine, refreshing.
-  evermint provider create vertex --type google-vertex --config region=europe-west4
+  evermint provider create vertex --type google-vertex-ai --config region=europe-west4
   evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN \\
-      --strategy google-service-account-jwt --secret-material service_account_json=@key.json \\
-      --scope https://www.googleapis.com/auth/cloud-platform
+      --from-service-account key.json --wait
   evermint provider refresh status
   evermint sandbox create agent-1 --provider vertex
   evermint sandbox bundle agent-1
 
-Exit codes: 0 done, 1 failed, 2 asked wrongly.";
+Exit codes: 0 done, 1 failed, 2 asked wrongly, 3 no outcome yet (--wait).\nNO_COLOR switches colours off.";
 
 /// Keeps short-lived provider credentials fresh: a cluster of replicas mints every token before
 /// it expires, exactly one replica each, and any replica serves it.
@@ -126,6 +126,8 @@ enum Command {
     Keygen(keygen::Args),
     /// Write a completion script for a shell.
     Completions(completions::Args),
+    /// Write manual pages.
+    Man(man::Args),
 }
 
 /// What every client command works with.
@@ -168,16 +170,35 @@ pub fn command() -> clap::Command {
     Cli::command().mut_subcommand("serve", |serve| serve.mut_args(settings::describe))
 }
 
+/// What stands for a value that an error does not repeat.
+const HIDDEN: &str = "…";
+
 /// Parses a command line.
 ///
 /// # Errors
-/// What clap says of it; also `--help` and `--version`.
+/// What clap says of it; also `--help` and `--version`. A value that may be a secret is not
+/// repeated.
 pub fn parse<I, T>(args: I) -> Result<Cli, clap::Error>
 where
     I: IntoIterator<Item = T>,
     T: Into<std::ffi::OsString> + Clone,
 {
-    Cli::from_arg_matches(&command().try_get_matches_from(args)?)
+    let matches = command().try_get_matches_from(args).map_err(hide)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Takes the value out of an error about an option that takes `KEY=…`: it may be a secret that
+/// stands in the wrong place.
+fn hide(mut error: clap::Error) -> clap::Error {
+    let takes_key = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) => arg.contains("KEY"),
+        _ => false,
+    };
+    if takes_key && error.kind() == ErrorKind::ValueValidation {
+        let hidden = ContextValue::String(HIDDEN.to_owned());
+        error.insert(ContextKind::InvalidValue, hidden);
+    }
+    error
 }
 
 /// The whole program.
@@ -223,6 +244,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Health(args) => args.run(&client.access()).await?,
         Command::Keygen(args) => args.run()?,
         Command::Completions(args) => args.run()?,
+        Command::Man(args) => args.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,10 +8,13 @@ pub mod erasure;
 pub mod health;
 pub mod inference;
 pub mod keygen;
+pub mod man;
 pub mod provider;
 pub mod refresh;
 pub mod sandbox;
 pub mod token;
+mod settle;
+pub mod trial;
 
 use anyhow::{Result, bail};
 

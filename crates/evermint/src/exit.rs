@@ -1,7 +1,11 @@
-//! How a command ends: 0 when it did what was asked, 1 when it failed, 2 when it was asked wrongly.
+//! How a command ends: 0 when it did what was asked, 1 when it failed, 2 when it was asked wrongly,
+//! 3 when what it waited for has no outcome yet.
 
 use std::fmt;
 use std::process::ExitCode;
+
+/// The exit code of a command that waited, and learnt of no outcome.
+pub const NO_OUTCOME: u8 = 3;
 
 /// A command line, setting or input that cannot be meant; ends with exit code 2.
 #[derive(Debug)]

@@ -334,7 +334,20 @@ pub fn explain(url: &str, status: &Status) -> anyhow::Error {
         }
         _ => "",
     };
-    let problem = format!("{message} (gateway {url})");
+    let problems = evermint_gateway::field_problems(status);
+    let problem = match problems.as_slice() {
+        [] | [_] => format!("{message} (gateway {url})"),
+        problems => {
+            let told = problems
+                .iter()
+                .map(|p| format!("\n  {} {}", p.field, p.problem));
+            format!(
+                "{} fields are wrong (gateway {url}){}",
+                problems.len(),
+                told.collect::<String>()
+            )
+        }
+    };
     if advice.is_empty() {
         anyhow::anyhow!("{problem}")
     } else {

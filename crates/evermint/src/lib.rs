@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod command;
 pub mod dev;
+pub mod discover;
 pub mod duration;
 pub mod exit;
 pub mod gateways;

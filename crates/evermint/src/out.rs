@@ -1,4 +1,4 @@
-//! Where answers go: standard output, as text for people or as JSON for programs.
+//! Where answers go: standard output, as text for people or as JSON or YAML for programs.
 
 use std::io::{ErrorKind, Write};
 
@@ -16,6 +16,8 @@ pub enum Format {
     Table,
     /// One JSON object, with stable field names and times in RFC 3339; secrets only where --reveal asks for them.
     Json,
+    /// The same as YAML; one document for each answer.
+    Yaml,
 }
 
 /// An answer that can be shown.
@@ -37,8 +39,8 @@ impl Out {
     }
 
     /// Whether it writes for programs.
-    pub fn is_json(self) -> bool {
-        self.format == Format::Json
+    pub fn is_for_programs(self) -> bool {
+        self.format != Format::Table
     }
 
     /// Shows one answer.
@@ -52,20 +54,28 @@ impl Out {
                 text.push('\n');
                 write(&text)
             }
+            Format::Yaml => write(&yaml(answer)?),
             Format::Table => write(&text(answer)),
         }
     }
 
-    /// Shows one of many answers: in JSON on a line of its own.
+    /// Shows one of many answers: in JSON on a line of its own, in YAML after a line `---`.
     ///
     /// # Errors
     /// As [`show`](Self::show).
     pub fn show_next<T: Render + Serialize>(self, answer: &T) -> Result<()> {
         match self.format {
             Format::Json => write(&format!("{}\n", serde_json::to_string(answer)?)),
+            Format::Yaml => write(&format!("---\n{}", yaml(answer)?)),
             Format::Table => write(&text(answer)),
         }
     }
+}
+
+/// The same tree as in JSON: types serialize as they do there.
+fn yaml<T: Serialize>(answer: &T) -> Result<String> {
+    let tree = serde_json::to_value(answer)?;
+    Ok(serde_saphyr::to_string(&tree)?)
 }
 
 fn text<T: Render>(answer: &T) -> String {
@@ -111,6 +121,31 @@ impl Serialize for At {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_says_what_json_says() {
+        let answer = serde_json::json!({
+            "name": "no", "at": At(1_784_160_000_120), "ends": null, "list": ["a: b", "- c"],
+            "empty": [], "version": 3, "live": true, "lines": "a\nb\n", "colon": "x: 'y' #z",
+        });
+        let yaml = yaml(&answer).unwrap();
+        let expected = "\
+at: \"2026-07-16T00:00:00.120Z\"
+colon: \"x: 'y' #z\"
+empty: []
+ends: null
+lines: |
+  a
+  b
+list:
+- \"a: b\"
+- \"- c\"
+live: true
+name: \"no\"
+version: 3
+";
+        assert_eq!(yaml, expected);
+    }
 
     #[test]
     fn json_times_are_rfc_3339() {

@@ -61,6 +61,9 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     for exposure in settings.exposures() {
         tracing::warn!("INSECURE: {exposure}: whoever reaches it can read every secret");
     }
+    for stand_in in &settings.issuers_stand_ins {
+        tracing::warn!(%stand_in, "FOR TESTS: an issuer has a stand-in on this host");
+    }
     let grace = settings.shutdown_grace;
     let data_dir = settings.data_dir.display().to_string();
     let starting = Box::pin(Replica::start(settings));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use evermint_core::settings::Settings as ClusterSettings;
-use evermint_minter::{EndpointPattern, Network};
+use evermint_minter::{EndpointPattern, Network, StandIn};
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Time;
@@ -225,6 +225,10 @@ settings! {
     /// if there is none, every endpoint that the other rules allow.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN,…", help_heading = "Issuers")]
     value issuers_allow_endpoints: Vec<EndpointPattern> = Vec::new();
+    /// Token endpoints that a URL on this host's loopback answers for: ENDPOINT=URL. For tests;
+    /// needs --issuers-allow-loopback.
+    #[arg(long, value_delimiter = ',', value_name = "ENDPOINT=URL,…", help_heading = "Issuers")]
+    value issuers_stand_ins: Vec<StandIn> = Vec::new();
     /// Directories below which material may name token files (client_assertion_file and others);
     /// if there is none, no file is read.
     #[arg(long, value_delimiter = ',', value_name = "DIR,…", help_heading = "Issuers")]

@@ -12,6 +12,7 @@ pub mod refresh;
 pub mod route;
 pub mod sandbox;
 pub mod token;
+pub mod trial;
 
 use evermint_proto::v1;
 use serde::Serialize;

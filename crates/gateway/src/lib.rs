@@ -32,5 +32,5 @@ pub use caller::{AdminToken, Caller};
 pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role};
 pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
 pub use shared::Ports;
-pub use status::{REASON, RETRY};
+pub use status::{REASON, RETRY, field_problems};
 pub use token::Pass;

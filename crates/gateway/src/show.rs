@@ -227,6 +227,7 @@ pub(crate) fn refresh(
             .iter()
             .map(|(output, key)| (output.clone(), key.to_string()))
             .collect(),
+        wanted: reason(refresh.due_reason).into(),
     })
 }
 

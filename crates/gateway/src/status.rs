@@ -260,6 +260,21 @@ pub(crate) fn invalid(problems: &[FieldProblem]) -> Status {
     status
 }
 
+/// The fields that a status of this server names, with what is wrong with each; for its clients.
+pub fn field_problems(status: &Status) -> Vec<FieldProblem> {
+    let details = rpc::Status::decode(status.details()).unwrap_or_default();
+    let is_about_fields = |any: &&rpc::Any| any.type_url.ends_with("/google.rpc.BadRequest");
+    let bodies = details.details.iter().filter(is_about_fields);
+    bodies
+        .filter_map(|any| rpc::BadRequest::decode(any.value.as_slice()).ok())
+        .flat_map(|request| request.field_violations)
+        .map(|violation| FieldProblem {
+            field: violation.field,
+            problem: violation.description,
+        })
+        .collect()
+}
+
 /// A message that fits into HTTP headers.
 fn bounded(mut message: String) -> String {
     const MAX: usize = 2048;
@@ -344,9 +359,8 @@ mod tests {
         assert!(status.message().ends_with("; and 4 more"));
         let details = rpc::Status::decode(status.details()).unwrap();
         assert_eq!(details.code, 3);
-        let bad = rpc::BadRequest::decode(details.details[0].value.as_slice()).unwrap();
-        assert_eq!(bad.field_violations.len(), PROBLEMS_MAX);
-        assert_eq!(bad.field_violations[3].field, "config[\"3\"]");
+        assert_eq!(field_problems(&status), problems[..PROBLEMS_MAX]);
+        assert_eq!(field_problems(&shutting_down()), []);
     }
 
     #[test]

@@ -193,6 +193,13 @@ impl Handle {
         released
     }
 
+    /// Whether an access token works now.
+    pub fn is_live(&self, token: &str) -> bool {
+        let state = self.0.lock();
+        let now = state.ledger_time(self.0.now());
+        state.ledger.active(now, token).is_some()
+    }
+
     /// A copy of the history so far.
     pub fn history(&self) -> History {
         self.0.lock().history.clone()

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
 use crate::endpoint::EndpointPattern;
+use crate::stand_in::StandIn;
 
 /// The `issuers` section of a replica's configuration. The default reaches any public issuer over
 /// https, and nothing else.
@@ -22,6 +23,8 @@ pub struct Config {
     /// `idp.example.com:8443`) or URL prefixes (`https://idp.example.com/realms/prod/`). Empty:
     /// every endpoint that the other rules allow.
     pub allow_endpoints: Vec<EndpointPattern>,
+    /// Who on this host answers for which endpoint. For tests; needs `allow_loopback`.
+    pub stand_ins: Vec<StandIn>,
     /// Directories below which material may name token files, such as
     /// `/var/run/secrets/tokens`. Empty: none.
     pub token_file_dirs: Vec<PathBuf>,
@@ -48,6 +51,7 @@ impl Default for Config {
             allow_loopback: false,
             allow_networks: Vec::new(),
             allow_endpoints: Vec::new(),
+            stand_ins: Vec::new(),
             token_file_dirs: Vec::new(),
             ca_certificates: Vec::new(),
             connect_timeout_ms: 5_000,

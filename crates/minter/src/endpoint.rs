@@ -8,6 +8,7 @@ use url::{Host, Url};
 
 use crate::address::{AddressRules, setting};
 use crate::config::Config;
+use crate::stand_in::StandIn;
 
 /// The longest token endpoint, in bytes.
 pub(crate) const URL_MAX: usize = 2048;
@@ -30,6 +31,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct EndpointRules {
     pub(crate) addresses: AddressRules,
     patterns: Vec<EndpointPattern>,
+    stand_ins: Vec<StandIn>,
 }
 
 impl EndpointRules {
@@ -40,6 +42,7 @@ impl EndpointRules {
                 networks: config.allow_networks.clone(),
             },
             patterns: config.allow_endpoints.clone(),
+            stand_ins: config.stand_ins.clone(),
         }
     }
 
@@ -47,6 +50,19 @@ impl EndpointRules {
     pub(crate) fn is_listed(&self, text: &str) -> bool {
         self.check(text)
             .is_ok_and(|endpoint| self.patterns.iter().any(|p| p.matches(&endpoint.url)))
+    }
+
+    /// Where a request for a token endpoint goes: there, or to its stand-in.
+    pub(crate) fn way_to(&self, text: &str) -> Result<Endpoint, EndpointRefused> {
+        let mut endpoint = self.check(text)?;
+        if let Some(by) = self.stand_ins.iter().find_map(|s| s.of(&endpoint.url)) {
+            if !self.addresses.loopback {
+                let why = "has a stand-in on this host, which needs issuers.allow_loopback";
+                return Err(EndpointRefused(why.to_owned()));
+            }
+            endpoint.url = by.clone();
+        }
+        Ok(endpoint)
     }
 
     /// Parses a token endpoint. Names are checked once more when they are resolved.
@@ -293,6 +309,27 @@ mod tests {
         ] {
             assert!(check(&config, url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_stand_in_is_asked_instead_where_loopback_is_allowed() {
+        let way = |loopback| {
+            let rules = EndpointRules::new(&Config {
+                allow_loopback: loopback,
+                stand_ins: vec![
+                    "https://idp.example/token=http://127.0.0.1:9/t"
+                        .parse()
+                        .unwrap(),
+                ],
+                ..Config::default()
+            });
+            let way = rules.way_to("https://idp.example/token");
+            way.map(|e| (e.authority, e.url.to_string()))
+                .map_err(|e| e.to_string())
+        };
+        let led = ("idp.example".to_owned(), "http://127.0.0.1:9/t".to_owned());
+        assert_eq!(way(true), Ok(led));
+        assert!(way(false).unwrap_err().contains("issuers.allow_loopback"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod remedy;
 mod resolver;
 mod response;
 mod skew;
+mod stand_in;
 pub mod strategy;
 mod token_file;
 mod transport;
@@ -45,6 +46,7 @@ pub use material::{
 pub use minter::HttpMinter;
 pub use outside::{Outside, Setup};
 pub use skew::{Skew, Skews};
+pub use stand_in::{NotAStandIn, StandIn};
 pub use strategy::{CredentialRefresher, Grant, Outputs, refresher};
 pub use token_file::TokenFiles;
 pub use transport::{ANSWER_MAX, Answer, NoAnswer, Outgoing, Transport};

@@ -223,7 +223,7 @@ impl Transport {
         fence: &Arc<dyn Fence>,
         request: Outgoing,
     ) -> Result<Answer, NoAnswer> {
-        let endpoint = self.rules.check(&request.url).map_err(NoAnswer::Refused)?;
+        let endpoint = self.rules.way_to(&request.url).map_err(NoAnswer::Refused)?;
         let issuer = endpoint.authority.clone();
         let gate = self.gates.of(&issuer);
         // Whoever waits for longer has too little time left for the answer, and a single-use

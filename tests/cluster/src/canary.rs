@@ -1,4 +1,4 @@
-//! Looks for planted secrets in whatever a process left on disk.
+//! Looks for planted secrets in whatever a process left on disk or says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 /// A text shorter than this turns up by chance.
 const NEEDLE_MIN: usize = 12;
 
-/// Secrets to look for, each in the clear, in hex, and in base64 at every alignment.
+/// Secrets to look for, each in the clear, percent-encoded, backwards, in hex, and in base64 at
+/// every alignment.
 #[derive(Default)]
 pub struct Canary {
     needles: Vec<Needle>,
@@ -30,6 +31,8 @@ impl Canary {
             let what = format!("{name} ({form})");
             self.needles.push(Needle { bytes, what });
         };
+        add("percent-encoded", percent_encoded(secret));
+        add("backwards", secret.iter().rev().copied().collect());
         let hex = hex::encode(secret);
         add("clear", secret.to_vec());
         add("HEX", hex.to_uppercase().into());
@@ -62,6 +65,12 @@ impl Canary {
             }
         }
         found
+    }
+
+    /// Every finding in `bytes`.
+    pub fn find_in(&self, bytes: &[u8]) -> Vec<String> {
+        let found = self.find(&self.by_start(), bytes);
+        found.map(str::to_owned).collect()
     }
 
     /// The needles by their first two bytes, so that one pass over a file looks for all of them.
@@ -99,6 +108,15 @@ impl Canary {
     }
 }
 
+/// As it stands in the body of a token request.
+fn percent_encoded(secret: &[u8]) -> Vec<u8> {
+    let encode = |byte: &u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => vec![*byte],
+        byte => format!("%{byte:02X}").into_bytes(),
+    };
+    secret.iter().flat_map(encode).collect()
+}
+
 /// The characters that stand for `secret` alone when `shift` other bytes come before it in a group
 /// of three, and anything after it.
 fn at_alignment(engine: &impl Engine, secret: &[u8], shift: usize) -> Vec<u8> {
@@ -132,6 +150,11 @@ mod tests {
         for (form, content) in [
             ("clear", format!("x{SECRET}y").into_bytes()),
             ("hex", hex::encode(format!("x{SECRET}y")).into_bytes()),
+            (
+                "percent-encoded",
+                b"x=canary-7f3a%3F~long-enough&y".to_vec(),
+            ),
+            ("backwards", b"hguone-gnol~?a3f7-yranac".to_vec()),
             ("HEX", hex::encode(SECRET).to_uppercase().into_bytes()),
             ("base64", STANDARD.encode(SECRET).into_bytes()),
             (

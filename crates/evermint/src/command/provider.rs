@@ -1,6 +1,7 @@
 //! `evermint provider …`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -9,10 +10,12 @@ use evermint_proto::v1;
 use evermint_proto::v1::providers_client::ProvidersClient;
 
 use super::erasure::ErasureArgs;
-use super::{PAGE, all_pages, refresh};
+use super::{PAGE, all_pages, refresh, trial};
 use crate::cli::Client;
+use crate::discover::{self, Found, Here};
 use crate::exit::usage;
-use crate::value::{End, Pair, SecretPair, read_secrets, unique};
+use crate::out::note;
+use crate::value::{End, Given, Reader, unique};
 use crate::view::provider::{Many, One};
 use crate::view::{Deletion, Deletions};
 
@@ -24,14 +27,18 @@ Examples:
   evermint provider create nvidia --type nvidia --credential NVIDIA_API_KEY
       Reads the environment variable NVIDIA_API_KEY.
 
-Credentials that are minted are added by `evermint provider refresh configure`.";
+  evermint provider create vertex --type google-vertex-ai --config project=p --config region=r \\
+      --from-service-account key.json --credential-key VERTEX_AI_TOKEN
+      Minted by the key of a service account.
+
+Other credentials that are minted are added by `evermint provider refresh configure`.";
 
 /// `evermint provider …`
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Register a provider.
     #[command(visible_alias = "add", after_help = CREATE_EXAMPLES)]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Show a provider and its credentials.
     Get(GetArgs),
     /// List providers.
@@ -52,6 +59,9 @@ pub enum Command {
     RefreshStatus(refresh::StatusArgs),
     /// The same as `provider refresh rotate`.
     Rotate(refresh::RotateArgs),
+    /// Try a provider's credentials without using anything up.
+    #[command(after_help = trial::EXAMPLES)]
+    Test(trial::TestArgs),
 }
 
 /// A name, given in its place or with `--name`.
@@ -80,16 +90,41 @@ pub struct CreateArgs {
     /// Its type, such as google-vertex; never changes.
     #[arg(long, value_name = "TYPE")]
     r#type: String,
-    /// A plain setting (repeatable).
+    /// A plain setting (repeatable): KEY=VALUE, or a source as for --credential.
     #[arg(long, value_name = "KEY=VALUE")]
-    config: Vec<Pair>,
-    /// A static credential (repeatable): KEY=@FILE, KEY=- (standard input), KEY=env:NAME, or KEY
-    /// alone for the variable of that name. KEY=VALUE works too, but stays in the shell's history.
+    config: Vec<Given>,
+    /// A static credential (repeatable): KEY=@FILE, KEY=- (standard input, once), KEY=env:NAME, or
+    /// KEY alone for the variable of that name. A line break at the end is left out. KEY=VALUE
+    /// works too, but stays in the shell's history, and `ps` shows it.
     #[arg(long, value_name = "KEY=SOURCE")]
-    credential: Vec<SecretPair>,
-    /// The end of a static credential (repeatable): 2026-07-16T00:00:00Z, milliseconds, or +1h.
-    #[arg(long, value_name = "KEY=TIME")]
-    expires_at: Vec<End>,
+    credential: Vec<Given>,
+    /// The end of a static credential (repeatable): 2026-07-16T00:00:00Z, milliseconds since 1970,
+    /// or +1h; `KEY=never` for none. It leaves every bundle then.
+    #[arg(long, value_name = "KEY=TIME", visible_alias = "expires-at")]
+    credential_expires_at: Vec<End>,
+    #[command(flatten)]
+    found: FoundArgs,
+}
+
+/// What lies on this machine already.
+#[derive(Args, Debug)]
+struct FoundArgs {
+    /// Mint by gcloud's application default credentials; needs --credential-key.
+    #[arg(
+        long,
+        requires = "credential_key",
+        conflicts_with = "from_service_account"
+    )]
+    from_gcloud_adc: bool,
+    /// Mint by the key file of a Google service account; needs --credential-key.
+    #[arg(long, value_name = "FILE", requires = "credential_key")]
+    from_service_account: Option<PathBuf>,
+    /// The credential to mint: the environment variable that sandboxes use.
+    #[arg(long, value_name = "KEY")]
+    credential_key: Option<String>,
+    /// A scope to ask for (repeatable); that of all of Google Cloud if not given.
+    #[arg(long, value_name = "SCOPE", requires = "credential_key")]
+    scope: Vec<String>,
 }
 
 /// Arguments of `provider get`.
@@ -115,21 +150,22 @@ pub struct ListArgs {
 pub struct UpdateArgs {
     /// Its name.
     name: String,
-    /// A setting to add or replace (repeatable).
+    /// A setting to add or replace (repeatable): KEY=VALUE, or a source as for --credential.
     #[arg(long, value_name = "KEY=VALUE")]
-    config: Vec<Pair>,
+    config: Vec<Given>,
     /// A setting to delete (repeatable).
     #[arg(long, value_name = "KEY")]
     delete_config: Vec<String>,
     /// A static credential to add or replace (repeatable); sources as for `provider create`.
     #[arg(long, value_name = "KEY=SOURCE")]
-    credential: Vec<SecretPair>,
+    credential: Vec<Given>,
     /// A static credential to delete (repeatable).
     #[arg(long, value_name = "KEY")]
     delete_credential: Vec<String>,
-    /// The end of a static credential (repeatable); `never` takes it away.
-    #[arg(long, value_name = "KEY=TIME")]
-    expires_at: Vec<End>,
+    /// The end of a static credential (repeatable), as for `provider create`; `KEY=never` takes it
+    /// away.
+    #[arg(long, value_name = "KEY=TIME", visible_alias = "expires-at")]
+    credential_expires_at: Vec<End>,
     /// Refuse the change unless the provider has this version.
     #[arg(long, value_name = "VERSION")]
     if_version: Option<u64>,
@@ -152,15 +188,16 @@ impl Command {
     /// What the gateway refused.
     pub async fn run(self, client: &Client) -> Result<ExitCode> {
         match self {
-            Self::Create(args) => create(args, client).await?,
+            Self::Create(args) => return create(*args, client).await,
             Self::Get(args) => get(args, client).await?,
             Self::List(args) => list(args, client).await?,
             Self::Update(args) => update(args, client).await?,
             Self::Delete(args) => delete(args, client).await?,
             Self::Refresh(command) => return command.run(client).await,
-            Self::RefreshConfig(args) => refresh::configure(*args, client).await?,
+            Self::RefreshConfig(args) => return refresh::configure(*args, client).await,
             Self::RefreshStatus(args) => refresh::status(args, client).await?,
             Self::Rotate(args) => return refresh::rotate(args, client).await,
+            Self::Test(args) => return trial::test(args, client).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -169,14 +206,14 @@ impl Command {
 /// Static credentials from what was written on the command line, and the ends of those whose
 /// value is not set anew.
 fn statics(
-    credentials: &[SecretPair],
+    values: BTreeMap<String, String>,
     ends: Vec<End>,
 ) -> Result<(
     BTreeMap<String, v1::StaticCredential>,
     BTreeMap<String, u64>,
 )> {
     let mut ends = unique(ends.into_iter().map(|end| (end.key, end.at_ms)))?;
-    let statics = read_secrets(credentials)?
+    let statics = values
         .into_iter()
         .map(|(key, value)| {
             let expires_at_ms = ends.remove(&key);
@@ -190,22 +227,51 @@ fn statics(
     Ok((statics, ends))
 }
 
-fn pairs(pairs: Vec<Pair>) -> Result<BTreeMap<String, String>> {
-    unique(pairs.into_iter().map(|pair| (pair.key, pair.value)))
+impl FoundArgs {
+    /// What is to be taken.
+    fn find(&self) -> Result<Found> {
+        let grant = match &self.from_service_account {
+            Some(path) => Some(discover::service_account(&Here, path)?),
+            None if self.from_gcloud_adc => Some(discover::gcloud_adc(&Here)?),
+            None => None,
+        };
+        if let (Some(grant), Some(key)) = (grant, &self.credential_key) {
+            return Ok(Found {
+                origins: vec![format!("{key} from {}", grant.origin)],
+                refresh: Some((key.clone(), grant)),
+                ..Found::default()
+            });
+        }
+        Ok(Found::default())
+    }
 }
 
-async fn create(args: CreateArgs, client: &Client) -> Result<()> {
-    let (credentials, ends) = statics(&args.credential, args.expires_at)?;
+async fn create(args: CreateArgs, client: &Client) -> Result<ExitCode> {
+    let mut reader = Reader::default();
+    let mut values = reader.secret(&args.credential)?;
+    let mut config = reader.plain(&args.config)?;
+    let found = args.found.find()?;
+    for (key, value) in found.values {
+        values.entry(key).or_insert(value);
+    }
+    for (key, value) in found.config {
+        config.entry(key).or_insert(value);
+    }
+    let (credentials, ends) = statics(values, args.credential_expires_at)?;
     if let Some(key) = ends.keys().next() {
         return Err(usage(format!(
-            "--expires-at {key}: there is no --credential of that key"
+            "--credential-expires-at {key}: there is no --credential of that key"
         )));
+    }
+    reader.warn();
+    for origin in &found.origins {
+        note(&format!("found {origin}"));
     }
     let request = v1::CreateProviderRequest {
         workspace: client.workspace.clone(),
         name: args.name.take(),
         r#type: args.r#type,
-        config: pairs(args.config)?,
+        config,
         credentials,
     };
     let answer = client
@@ -216,11 +282,21 @@ async fn create(args: CreateArgs, client: &Client) -> Result<()> {
                 .await
         })
         .await?;
-    client.out.show(&One {
+    let created = One {
         done: Some("created"),
         provider: answer.provider.context(EMPTY)?.into(),
         position: answer.position,
-    })
+    };
+    let Some((key, grant)) = found.refresh else {
+        client.out.show(&created)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let name = request.name;
+    refresh::configure_found(&name, &key, grant, args.found.scope, client)
+        .await
+        .with_context(|| {
+            format!("provider {name} is created, but the refresh of {key} is not configured")
+        })
 }
 
 /// What a gateway's answer lacks if it is broken.
@@ -282,12 +358,16 @@ async fn list(args: ListArgs, client: &Client) -> Result<()> {
 }
 
 async fn update(args: UpdateArgs, client: &Client) -> Result<()> {
-    let (credentials, expires_at_ms) = statics(&args.credential, args.expires_at)?;
+    let mut reader = Reader::default();
+    let values = reader.secret(&args.credential)?;
+    let config = reader.plain(&args.config)?;
+    let (credentials, expires_at_ms) = statics(values, args.credential_expires_at)?;
+    reader.warn();
     let request = v1::UpdateProviderRequest {
         workspace: client.workspace.clone(),
         name: args.name,
         expected_version: args.if_version,
-        config: pairs(args.config)?,
+        config,
         delete_config: args.delete_config,
         credentials,
         delete_credentials: args.delete_credential,

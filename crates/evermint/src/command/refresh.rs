@@ -1,6 +1,7 @@
 //! `evermint provider refresh …`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,19 +9,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use evermint_core::strategy::Strategy;
+use evermint_minter::refresher;
 use evermint_proto::v1;
 use evermint_proto::v1::refreshes_client::RefreshesClient;
 use evermint_proto::v1::replay_policy::Kind;
 
 use super::erasure::ErasureArgs;
 use super::provider;
+use super::settle::{Wish, settle};
 use crate::cli::Client;
+use crate::discover::{self, Grant, Here};
 use crate::duration::Time;
 use crate::exit::{advised, usage};
-use crate::out::At;
+use crate::out::{At, note};
 use crate::page::Style;
-use crate::value::{Moment, Pair, SecretPair, read_secrets, unique};
-use crate::view::refresh::{Many, One, Refresh, outcome};
+use crate::value::{Given, Moment, Reader};
+use crate::view::refresh::{Many, One, Refresh};
 use crate::view::{Deletion, Deletions};
 
 /// Examples of `provider refresh configure`.
@@ -33,8 +37,8 @@ Examples:
       --strategy oauth2-client-credentials --token-url https://idp.example/oauth2/token \\
       --scope crm.read --material client_id=0oa2 --secret-material client_secret=env:CRM_SECRET
   evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN \\
-      --strategy google-service-account-jwt --secret-material service_account_json=@key.json \\
-      --scope https://www.googleapis.com/auth/cloud-platform";
+      --from-service-account key.json --scope https://www.googleapis.com/auth/cloud-platform
+  evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN --from-gcloud-adc";
 
 /// `evermint provider refresh …`
 #[derive(Debug, Subcommand)]
@@ -59,11 +63,12 @@ pub struct ConfigureArgs {
     /// The credential: the environment variable that sandboxes use.
     #[arg(long, value_name = "KEY")]
     credential_key: String,
-    /// How it is minted: oauth2-refresh-token, oauth2-client-credentials or
-    /// google-service-account-jwt.
-    #[arg(long, value_name = "STRATEGY")]
-    strategy: String,
-    /// The issuer's token endpoint; Google's for google-service-account-jwt.
+    /// How it is minted; an unknown one is answered with those that are known.
+    #[arg(long, value_name = "STRATEGY", required_unless_present = "found")]
+    strategy: Option<String>,
+    #[command(flatten)]
+    found: FoundArgs,
+    /// The issuer's token endpoint, as far as the strategy does not know it by itself.
     #[arg(
         long,
         value_name = "URL",
@@ -74,13 +79,15 @@ pub struct ConfigureArgs {
     /// A scope to ask for (repeatable).
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
-    /// Public material, such as client_id=… (repeatable).
+    /// Material, such as client_id=… (repeatable): KEY=VALUE, or a source as for
+    /// --secret-material. What the strategy knows to be secret is kept so wherever it is given.
     #[arg(long, value_name = "KEY=VALUE")]
-    material: Vec<Pair>,
-    /// Secret material (repeatable): KEY=@FILE, KEY=- (standard input) or KEY=env:NAME.
-    /// KEY=VALUE works too, but stays in the shell's history.
+    material: Vec<Given>,
+    /// Secret material (repeatable): KEY=@FILE, KEY=- (standard input, once), KEY=env:NAME, or KEY
+    /// alone for the variable of that name. A line break at the end is left out. KEY=VALUE works
+    /// too, but stays in the shell's history, and `ps` shows it.
     #[arg(long, value_name = "KEY=SOURCE")]
-    secret_material: Vec<SecretPair>,
+    secret_material: Vec<Given>,
     /// Secret material from the environment (repeatable); the variable is named like the key
     /// unless said otherwise.
     #[arg(long, value_name = "KEY[=VARIABLE]")]
@@ -91,7 +98,7 @@ pub struct ConfigureArgs {
     /// A further output of each mint, and the environment variable that sandboxes know it by
     /// (repeatable): secret_access_key=AWS_SECRET_ACCESS_KEY.
     #[arg(long, value_name = "OUTPUT=KEY")]
-    output: Vec<Pair>,
+    mint_output: Vec<Given>,
     /// The end of the value that is served now, if it is known: 2026-07-16T00:00:00Z,
     /// milliseconds, or +1h.
     #[arg(long, value_name = "TIME")]
@@ -109,6 +116,37 @@ pub struct ConfigureArgs {
     /// Trust no token for longer.
     #[arg(long, value_name = "TIME")]
     max_lifetime: Option<Time>,
+    /// Wait for the first mint; the exit code says how it ended, as for `rotate`.
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60s"
+    )]
+    wait: Option<Time>,
+}
+
+/// What lies on this machine already.
+#[derive(Args, Debug)]
+#[group(id = "found", multiple = false)]
+struct FoundArgs {
+    /// Mint by gcloud's application default credentials; gives strategy and material.
+    #[arg(long, conflicts_with = "strategy")]
+    from_gcloud_adc: bool,
+    /// Mint by the key file of a Google service account; gives strategy and material.
+    #[arg(long, value_name = "FILE", conflicts_with = "strategy")]
+    from_service_account: Option<PathBuf>,
+}
+
+impl FoundArgs {
+    fn find(&self) -> Result<Option<Grant>> {
+        match &self.from_service_account {
+            Some(path) => discover::service_account(&Here, path).map(Some),
+            None if self.from_gcloud_adc => discover::gcloud_adc(&Here).map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 /// Arguments of `provider refresh status`.
@@ -141,13 +179,14 @@ pub struct RotateArgs {
     /// The credential; may be left out if the provider has one refresh only.
     #[arg(long, value_name = "KEY")]
     credential_key: Option<String>,
-    /// Wait for the outcome; the exit code says whether it succeeded. At most 60s.
+    /// Wait for the outcome, at most so long. The exit code is 0 if a value was minted, 1 if the
+    /// mint failed, and 3 if there was no outcome in time or it is in doubt.
     #[arg(
         long,
         value_name = "TIME",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "30s"
+        default_missing_value = "60s"
     )]
     wait: Option<Time>,
 }
@@ -195,7 +234,7 @@ impl Command {
     /// What the gateway refused.
     pub async fn run(self, client: &Client) -> Result<ExitCode> {
         match self {
-            Self::Configure(args) => configure(*args, client).await?,
+            Self::Configure(args) => return configure(*args, client).await,
             Self::Status(args) => status(args, client).await?,
             Self::Rotate(args) => return rotate(args, client).await,
             Self::Delete(args) => delete(args, client).await?,
@@ -204,26 +243,28 @@ impl Command {
     }
 }
 
-/// Where Google's service accounts get their tokens, unless the command line says otherwise.
-const GOOGLE_TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
-
 /// Public and secret material of a configuration.
 type Material = (BTreeMap<String, String>, BTreeMap<String, String>);
 
 impl ConfigureArgs {
-    fn material(&self) -> Result<Material> {
-        let mut public = unique(
-            self.material
-                .iter()
-                .map(|pair| (pair.key.clone(), pair.value.clone())),
-        )?;
+    fn material(&self, strategy: &str) -> Result<Material> {
+        let mut reader = Reader::default();
+        let is_secret = |key: &str| {
+            let marked = self.secret_material_key.iter().any(|marked| marked == key);
+            marked || knows_as_secret(strategy, key)
+        };
+        reader.note_exposed(&self.material, is_secret);
+        let mut public = reader.plain(&self.material)?;
         let mut secrets = self.secret_material.clone();
         for given in &self.secret_material_env {
             let (key, variable) = given.split_once('=').unwrap_or((given, given));
-            secrets.push(SecretPair::from_env(key, variable));
+            secrets.push(Given::from_env(key, variable));
         }
-        let mut secret = read_secrets(&secrets)?;
+        let mut secret = reader.secret(&secrets)?;
         for key in &self.secret_material_key {
+            if secret.contains_key(key) {
+                continue;
+            }
             let value = public.remove(key).ok_or_else(|| {
                 usage(format!(
                     "--secret-material-key {key}: there is no --material of that name"
@@ -234,25 +275,35 @@ impl ConfigureArgs {
         if let Some(key) = secret.keys().find(|key| public.contains_key(*key)) {
             return Err(usage(format!("{key} is given as public and as secret")));
         }
+        reader.warn();
         Ok((public, secret))
     }
 
     fn request(self, workspace: &str) -> Result<v1::ConfigureRefreshRequest> {
-        let (material, secret_material) = self.material()?;
-        let outputs = self.output.iter();
-        let outputs = unique(outputs.map(|pair| (pair.key.clone(), pair.value.clone())))?;
-        let google = self.strategy == Strategy::GoogleServiceAccountJwt.as_str();
+        let outputs = Reader::default().plain(&self.mint_output)?;
+        let found = self.found.find()?;
+        let strategy = match &found {
+            Some(grant) => grant.strategy.to_string(),
+            None => self.strategy.clone().unwrap_or_default(),
+        };
+        let (material, mut secret_material) = self.material(&strategy)?;
+        let mut scopes = self.scope;
+        if let Some(grant) = found {
+            note(&format!("found {}", grant.origin));
+            grant.secret.into_iter().for_each(|(key, value)| {
+                secret_material.entry(key).or_insert(value);
+            });
+            if scopes.is_empty() && !material.contains_key("target_audience") {
+                scopes = grant.scopes;
+            }
+        }
         Ok(v1::ConfigureRefreshRequest {
             workspace: workspace.to_owned(),
             provider: self.provider,
             credential_key: self.credential_key,
-            strategy: self.strategy,
-            token_url: if self.token_url.is_empty() && google {
-                GOOGLE_TOKEN_URL.to_owned()
-            } else {
-                self.token_url
-            },
-            scopes: self.scope,
+            strategy,
+            token_url: self.token_url,
+            scopes,
             outputs,
             material,
             secret_material,
@@ -268,6 +319,15 @@ impl ConfigureArgs {
     }
 }
 
+/// Whether the strategy of that name counts this material as secret.
+fn knows_as_secret(strategy: &str, material: &str) -> bool {
+    let strategy = strategy.parse::<Strategy>();
+    strategy.is_ok_and(|strategy| {
+        let mut fields = refresher(strategy).schema().fields();
+        fields.any(|field| field.secret && field.name == material)
+    })
+}
+
 /// What a gateway's answer lacks if it is broken.
 const EMPTY: &str = "the gateway's answer holds no status";
 
@@ -275,8 +335,43 @@ const EMPTY: &str = "the gateway's answer holds no status";
 ///
 /// # Errors
 /// What the gateway refused.
-pub async fn configure(args: ConfigureArgs, client: &Client) -> Result<()> {
-    let request = args.request(&client.workspace)?;
+pub async fn configure(args: ConfigureArgs, client: &Client) -> Result<ExitCode> {
+    let wait = args.wait;
+    configure_with(args.request(&client.workspace)?, wait, client).await
+}
+
+/// Puts a credential under a refresh by what was found on this machine.
+///
+/// # Errors
+/// What the gateway refused.
+pub(super) async fn configure_found(
+    provider: &str,
+    key: &str,
+    grant: Grant,
+    scopes: Vec<String>,
+    client: &Client,
+) -> Result<ExitCode> {
+    let request = v1::ConfigureRefreshRequest {
+        workspace: client.workspace.clone(),
+        provider: provider.to_owned(),
+        credential_key: key.to_owned(),
+        strategy: grant.strategy.to_string(),
+        scopes: if scopes.is_empty() {
+            grant.scopes
+        } else {
+            scopes
+        },
+        secret_material: grant.secret,
+        ..Default::default()
+    };
+    configure_with(request, None, client).await
+}
+
+async fn configure_with(
+    request: v1::ConfigureRefreshRequest,
+    wait: Option<Time>,
+    client: &Client,
+) -> Result<ExitCode> {
     let answer = client
         .gateways
         .write(async |wire| {
@@ -286,15 +381,52 @@ pub async fn configure(args: ConfigureArgs, client: &Client) -> Result<()> {
         })
         .await?;
     let (provider, key) = (&request.provider, &request.credential_key);
-    client.out.show(&One {
-        done: format!("refresh of {provider}/{key} configured; its first mint is due"),
-        outcome: None,
-        refresh: Refresh::new(provider, answer.status.context(EMPTY)?),
-        position: answer.position,
-    })
+    let status = answer.status.context(EMPTY)?;
+    // Whoever says when the value ends vouches for it: nothing is minted before.
+    let is_vouched = status.wanted() == v1::Reason::Due;
+    let done = match is_vouched {
+        true => format!("refresh of {provider}/{key} configured"),
+        false => format!("refresh of {provider}/{key} configured; its first mint is due"),
+    };
+    let Some(wait) = wait.filter(|_| !is_vouched) else {
+        client.out.show(&One {
+            done,
+            outcome: None,
+            refresh: Refresh::new(provider, status),
+            position: answer.position,
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    await_mint(client, provider, key, status, answer.position, wait).await
 }
 
-async fn statuses(
+/// Waits for the mint that was asked for at `position`, and tells what became of it.
+async fn await_mint(
+    client: &Client,
+    provider: &str,
+    key: &str,
+    status: v1::RefreshStatus,
+    position: u64,
+    wait: Time,
+) -> Result<ExitCode> {
+    let wish = Wish {
+        provider,
+        key,
+        epoch: status.authorization_epoch,
+        position,
+    };
+    let (end, newest) = settle(client, &wish, wait).await?;
+    let what = format!("{provider}/{key}");
+    client.out.show(&One {
+        done: end.told(&what, wait),
+        outcome: Some(end.as_str().to_owned()),
+        refresh: Refresh::new(provider, newest.unwrap_or(status)),
+        position,
+    })?;
+    Ok(end.code())
+}
+
+pub(super) async fn statuses(
     client: &Client,
     provider: &str,
     key: &str,
@@ -352,7 +484,7 @@ pub async fn status(args: StatusArgs, client: &Client) -> Result<()> {
     let every = every.get().max(Duration::from_millis(100));
     loop {
         let many = gather(&args, client).await?;
-        if Style::of_stdout().width.is_some() && !client.out.is_json() {
+        if Style::of_stdout().width.is_some() && !client.out.is_for_programs() {
             // Home, and clear what was there.
             crate::out::write("\x1b[H\x1b[2J")?;
         }
@@ -394,7 +526,7 @@ pub async fn rotate(args: RotateArgs, client: &Client) -> Result<ExitCode> {
         workspace: client.workspace.clone(),
         provider: args.provider,
         credential_key,
-        wait_ms: args.wait.map_or(0, Time::as_millis),
+        wait_ms: 0,
     };
     let answer = client
         .gateways
@@ -404,27 +536,18 @@ pub async fn rotate(args: RotateArgs, client: &Client) -> Result<ExitCode> {
                 .await
         })
         .await?;
-    let what = format!("{}/{}", request.provider, request.credential_key);
-    let outcome = outcome(answer.outcome);
-    let done = match (outcome.as_str(), args.wait) {
-        ("minted", _) => format!("{what} minted"),
-        ("failed", _) => format!("{what} could not be minted"),
-        (_, None) => format!("{what} is due now"),
-        (_, Some(wait)) => format!("{what} is due; no outcome within {wait}"),
-    };
-    let minted = outcome == "minted";
+    let (provider, key) = (&request.provider, &request.credential_key);
+    let status = answer.status.context(EMPTY)?;
+    if let Some(wait) = args.wait {
+        return await_mint(client, provider, key, status, answer.position, wait).await;
+    }
     client.out.show(&One {
-        done,
-        outcome: Some(outcome),
-        refresh: Refresh::new(&request.provider, answer.status.context(EMPTY)?),
+        done: format!("{provider}/{key} is due now"),
+        outcome: Some("due".to_owned()),
+        refresh: Refresh::new(provider, status),
         position: answer.position,
     })?;
-    let failed = args.wait.is_some() && !minted;
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
@@ -522,12 +645,5 @@ mod tests {
             let error = format!("{:#}", request(line).unwrap_err());
             assert!(error.contains(named), "{error}");
         }
-    }
-
-    #[test]
-    fn google_needs_no_endpoint() {
-        let google = request(&["--strategy", "google-service-account-jwt"]);
-        assert_eq!(google.unwrap().token_url, GOOGLE_TOKEN_URL);
-        assert_eq!(request(&[]).unwrap().token_url, "");
     }
 }

@@ -137,12 +137,18 @@ impl Render for Many {
             .iter()
             .map(|p| {
                 let keys: Vec<&str> = p.credentials.iter().map(|c| c.key.as_str()).collect();
+                let first_end = p
+                    .credentials
+                    .iter()
+                    .filter_map(|c| c.expires_at)
+                    .min_by_key(|at| at.0);
                 vec![
                     p.name.as_str().into(),
                     p.workspace.as_str().into(),
                     p.r#type.as_str().into(),
                     p.version.into(),
                     page.when(p.created_at.0).into(),
+                    first_end.map_or_else(Cell::none, |at| page.end(Some(at.0))),
                     super::text_cell(&keys.join(",")),
                 ]
             })
@@ -154,6 +160,7 @@ impl Render for Many {
                 "TYPE",
                 "VERSION",
                 "CREATED",
+                "EXPIRES",
                 "CREDENTIALS",
             ],
             &rows,
@@ -231,6 +238,7 @@ mod tests {
                     "generation": 7,
                     "expires_at": "2026-07-16T00:41:00.000Z",
                     "verdict": "fresh",
+                    "outputs": [],
                 }],
                 "version": 3,
                 "created_at": "2026-07-15T23:00:00.000Z",

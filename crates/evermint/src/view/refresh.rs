@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use evermint_proto::v1;
 use serde::Serialize;
 
-use super::{reason, text_cell, verdict, verdict_cell, word};
+use super::{reason, text_cell, verdict, verdict_cell};
 use crate::out::{At, Render};
 use crate::page::{Cell, Page, Tone, span};
 
@@ -37,6 +37,16 @@ pub struct Refresh {
     pub ticket: Option<Ticket>,
     pub doubt: Option<Doubt>,
     pub owner: Option<Owner>,
+    pub lost: Option<LostMint>,
+}
+
+/// A mint whose answer never arrived.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "the names say it, and evermint.v1 says more")]
+pub struct LostMint {
+    pub ticket: String,
+    pub replica: u64,
+    pub at: At,
 }
 
 /// The exclusive right to run one mint.
@@ -98,6 +108,11 @@ impl Refresh {
             ticket: s.ticket.map(Ticket::from),
             doubt: s.doubt.map(Doubt::from),
             owner: s.owner.map(Owner::from),
+            lost: s.lost.map(|lost| LostMint {
+                ticket: lost.ticket,
+                replica: lost.replica,
+                at: At(lost.at_ms),
+            }),
         }
     }
 
@@ -129,6 +144,14 @@ impl Refresh {
         if !self.cause.is_empty() {
             let told = format!("{}/{}: {}", self.provider, self.credential_key, self.cause);
             page.line(Cell::new(told, verdict_tone(&self.verdict)));
+        }
+        if let Some(lost) = &self.lost {
+            page.line(format!(
+                "  lost: the answer to ticket {} on replica {}, {}",
+                lost.ticket,
+                lost.replica,
+                page.when(lost.at.0)
+            ));
         }
         if !self.remedy.is_empty() {
             page.line(format!("  try: {}", self.remedy));
@@ -273,20 +296,13 @@ pub struct One {
     /// For people: what was done.
     #[serde(skip)]
     pub done: String,
-    /// Of a rotation: `due`, `minted` or `failed`.
+    /// Of a mint that was asked for: `due`, `minted`, `failed`, `in-doubt` or `voided`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// How it stands.
     pub refresh: Refresh,
     /// Where the write stands in the history.
     pub position: u64,
-}
-
-/// A rotation's outcome in one word.
-pub fn outcome(value: i32) -> String {
-    use v1::rotate_credential_response::Outcome;
-    let outcome = Outcome::try_from(value).unwrap_or_default();
-    word(outcome.as_str_name(), "OUTCOME_")
 }
 
 impl Render for One {
@@ -345,6 +361,11 @@ mod tests {
             credential_key: "OLD".into(),
             expires_at_ms: Some(NOW - 5_000),
             due_at_ms: None,
+            lost: Some(v1::LostMint {
+                ticket: "0f3c".into(),
+                replica: 2,
+                at_ms: NOW - 600_000,
+            }),
             ..status()
         };
         let many = many(vec![
@@ -357,6 +378,7 @@ mod tests {
              idp       TOKEN       fresh                  7    in 41 min  in 26 min  2\n\
              idp       OLD         needs-reauthorization  7    5 s ago    -          2\n\
              idp/OLD: the issuer refused the grant: invalid_grant\n\
+             \x20 lost: the answer to ticket 0f3c on replica 2, 10 min ago\n\
              \x20 try: authorize again and reconfigure the refresh\n"
         );
     }

@@ -195,7 +195,11 @@ impl Services {
                 }
             };
         }
-        trial.passed("material", format!("{} secrets open", secrets.len()));
+        let detail = match secrets.len() {
+            1 => "1 secret opens".to_owned(),
+            n => format!("{n} secrets open"),
+        };
+        trial.passed("material", detail);
         Ok(Some(secrets))
     }
 

@@ -18,7 +18,7 @@ impl Transport {
         fence: &dyn Fence,
         url: &str,
     ) -> Result<(String, StatusCode), NoAnswer> {
-        let endpoint = self.rules.check(url).map_err(NoAnswer::Refused)?;
+        let endpoint = self.rules.way_to(url).map_err(NoAnswer::Refused)?;
         let issuer = endpoint.authority.clone();
         let late = || unsent(format!("{issuer} did not answer in time"));
         let patience = fence.remaining() / 2;

@@ -1,0 +1,14 @@
+//! The commands as an operator runs them: the real program, against a replica in this process and
+//! the built-in issuer.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed")]
+
+mod errors;
+mod expiry;
+mod found;
+mod output;
+mod readme;
+mod refresh;
+mod site;
+mod trial;
+mod values;
