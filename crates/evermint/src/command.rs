@@ -12,8 +12,8 @@ pub mod man;
 pub mod provider;
 pub mod refresh;
 pub mod sandbox;
-pub mod token;
 mod settle;
+pub mod token;
 pub mod trial;
 
 use anyhow::{Result, bail};

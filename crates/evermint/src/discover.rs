@@ -487,9 +487,9 @@ mod tests {
             scopes: Vec::new(),
             material: Vec::new(),
             outputs: BTreeMap::new(),
-            refresh_before_ms: None,
-            not_before_ms: None,
-            max_lifetime_ms: None,
+            refresh_before_secs: None,
+            not_before_secs: None,
+            max_lifetime_secs: None,
             replay: Default::default(),
             revoke_url: String::new(),
         };

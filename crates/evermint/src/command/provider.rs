@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use evermint_core::profile::Profile;
 use evermint_proto::v1;
 use evermint_proto::v1::providers_client::ProvidersClient;
 
@@ -30,6 +31,8 @@ Examples:
   evermint provider create vertex --type google-vertex-ai --config project=p --config region=r \\
       --from-service-account key.json --credential-key VERTEX_AI_TOKEN
       Minted by the key of a service account.
+  evermint provider create claude --type anthropic --from-existing
+      Takes what the profile says may lie on this machine.
 
 Other credentials that are minted are added by `evermint provider refresh configure`.";
 
@@ -113,12 +116,16 @@ struct FoundArgs {
     #[arg(
         long,
         requires = "credential_key",
-        conflicts_with = "from_service_account"
+        conflicts_with_all = ["from_service_account", "from_existing"]
     )]
     from_gcloud_adc: bool,
     /// Mint by the key file of a Google service account; needs --credential-key.
     #[arg(long, value_name = "FILE", requires = "credential_key")]
     from_service_account: Option<PathBuf>,
+    /// Take what the profile of this type says may lie on this machine: values in the
+    /// environment, and files that tools have written.
+    #[arg(long, conflicts_with_all = ["from_service_account", "credential_key"])]
+    from_existing: bool,
     /// The credential to mint: the environment variable that sandboxes use.
     #[arg(long, value_name = "KEY")]
     credential_key: Option<String>,
@@ -228,8 +235,8 @@ fn statics(
 }
 
 impl FoundArgs {
-    /// What is to be taken.
-    fn find(&self) -> Result<Found> {
+    /// What is to be taken, for a provider of type `kind`.
+    fn find(&self, kind: &str) -> Result<Found> {
         let grant = match &self.from_service_account {
             Some(path) => Some(discover::service_account(&Here, path)?),
             None if self.from_gcloud_adc => Some(discover::gcloud_adc(&Here)?),
@@ -242,15 +249,38 @@ impl FoundArgs {
                 ..Found::default()
             });
         }
-        Ok(Found::default())
+        match self.from_existing {
+            true => discover::existing(&Here, &profile(kind)?),
+            false => Ok(Found::default()),
+        }
     }
+}
+
+/// The built-in profile of that name.
+fn profile(kind: &str) -> Result<Profile> {
+    let lower = kind.to_ascii_lowercase();
+    let is_called = |profile: &Profile| {
+        let mut names = std::iter::once(&profile.id).chain(&profile.aliases);
+        names.any(|name| name.as_str() == lower)
+    };
+    let catalog = evermint_profiles::catalog();
+    let found = catalog.builtin().find(|profile| is_called(profile));
+    found
+        .map(|profile| profile.as_ref().clone())
+        .ok_or_else(|| {
+            let known = catalog.builtin().map(|profile| profile.id.to_string());
+            usage(format!(
+                "--from-existing: no built-in profile is called {kind:?}; there are {}",
+                known.collect::<Vec<_>>().join(", ")
+            ))
+        })
 }
 
 async fn create(args: CreateArgs, client: &Client) -> Result<ExitCode> {
     let mut reader = Reader::default();
     let mut values = reader.secret(&args.credential)?;
     let mut config = reader.plain(&args.config)?;
-    let found = args.found.find()?;
+    let found = args.found.find(&args.r#type)?;
     for (key, value) in found.values {
         values.entry(key).or_insert(value);
     }

@@ -55,3 +55,68 @@ async fn a_service_accounts_key_file_is_all_that_a_provider_needs() {
     );
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_says_what_is_taken_from_the_machine() {
+    let site = Site::start().await;
+    let create = |kind: &str| {
+        let kind = format!("--type={kind}");
+        let mut command = site.command(&[
+            "provider",
+            "create",
+            kind.as_str(),
+            "--from-existing",
+            "found",
+        ]);
+        command.env("HOME", site.path());
+        for variable in [
+            "ANTHROPIC_API_KEY",
+            "VERTEX_AI_TOKEN",
+            "GOOGLE_VERTEX_AI_TOKEN",
+        ] {
+            command.env_remove(variable);
+        }
+        command
+    };
+    let nothing = ran(&mut create("anthropic"), "");
+    assert_eq!(nothing.code, Some(1), "{nothing:#?}");
+    assert!(
+        nothing.err.contains("looked at $ANTHROPIC_API_KEY"),
+        "{nothing:?}"
+    );
+    let unknown = ran(&mut create("nonsense"), "");
+    assert_eq!(unknown.code, Some(2), "{unknown:#?}");
+    assert!(unknown.err.contains("anthropic"), "{unknown:?}");
+
+    let found = ran(create("Anthropic").env("ANTHROPIC_API_KEY", "sk-ant-1"), "");
+    assert_eq!(found.code, Some(0), "{found:#?}");
+    assert!(
+        found
+            .err
+            .contains("found ANTHROPIC_API_KEY from the environment"),
+        "{found:?}"
+    );
+    assert!(!format!("{found:?}").contains("sk-ant-1"));
+    site.done(&["provider", "delete", "found"]);
+
+    let account = site.handle().service_account("robot@example.test").unwrap();
+    let key = account
+        .key_file("https://oauth2.googleapis.com")
+        .to_string();
+    let path = site.write("adc.json", &key);
+    let mut vertex = create("vertex");
+    vertex
+        .env("GOOGLE_APPLICATION_CREDENTIALS", &path)
+        .env("VERTEX_AI_PROJECT_ID", "my-project");
+    let vertex = ran(&mut vertex, "");
+    assert_eq!(vertex.code, Some(0), "{vertex:#?}");
+    let status = ["provider", "refresh", "status", "found", "-o=json"];
+    site.until(&status, |ran| ran.out.contains("\"generation\": 1"))
+        .await;
+    let shown = site.json(&["provider", "get", "found"]);
+    assert_eq!(
+        shown["provider"]["config"]["VERTEX_AI_PROJECT_ID"],
+        "my-project"
+    );
+    site.stop().await;
+}
