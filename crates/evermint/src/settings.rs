@@ -18,8 +18,8 @@ use crate::duration::Time;
 use crate::exit::{advised, usage};
 
 /// The sections of the file: a key below `[api]` is the setting `api_…`.
-const SECTIONS: [&str; 8] = [
-    "api", "peer", "kek", "raft", "store", "cluster", "issuers", "log",
+const SECTIONS: [&str; 9] = [
+    "api", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "log",
 ];
 
 /// The default of `log_filter`.
@@ -123,6 +123,15 @@ settings! {
     /// Its private key in PEM.
     #[arg(long, value_name = "FILE", help_heading = "API")]
     maybe api_tls_key: PathBuf = None;
+
+    /// A gateway behind this one, such as OpenShell's: calls of methods that are not Evermint's
+    /// are passed on to it as they came, so that one address serves both. It identifies its
+    /// callers itself.
+    #[arg(long, value_name = "URL", help_heading = "Upstream gateway")]
+    maybe upstream_gateway: String = None;
+    /// Authorities that may vouch for it, in PEM; the system's if not given.
+    #[arg(long, value_name = "FILE", help_heading = "Upstream gateway")]
+    maybe upstream_ca: PathBuf = None;
 
     /// Where other replicas are listened to.
     #[arg(long, value_name = "IP:PORT", help_heading = "Peers")]

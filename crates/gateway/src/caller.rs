@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::shared::Shared;
 use crate::token::{self, Pass, Spent};
-use crate::{access, status};
+use crate::{access, passthrough, status};
 
 /// Who calls; found in the extensions of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub(crate) struct Door {
     /// The token that opens everything; without one whoever reaches the replica may call.
     pub(crate) admin: Option<AdminToken>,
     pub(crate) shared: Arc<Shared>,
+    /// Whether methods that are not ours are passed on, to a gateway that identifies its callers
+    /// itself.
+    pub(crate) passes_on: bool,
 }
 
 impl Door {
@@ -64,7 +67,7 @@ impl Door {
         path: &str,
         authorization: Option<&[u8]>,
     ) -> Result<Caller, Status> {
-        if access::is_open(path) {
+        if access::is_open(path) || self.passes_on && !passthrough::is_own(path) {
             return Ok(Caller::Anyone);
         }
         let caller = match (&self.admin, authorization) {

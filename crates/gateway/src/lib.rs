@@ -16,6 +16,7 @@ mod call;
 mod caller;
 mod health;
 mod names;
+mod passthrough;
 mod port;
 mod rim;
 mod server;
@@ -29,6 +30,7 @@ mod token;
 mod views;
 
 pub use caller::{AdminToken, Caller};
+pub use passthrough::UpstreamGateway;
 pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role};
 pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
 pub use shared::Ports;

@@ -22,6 +22,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
 use crate::caller::{AdminToken, Door};
+use crate::passthrough::{Passage, UpstreamGateway};
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
 use crate::views::Views;
@@ -31,7 +32,10 @@ use crate::{call, health, names};
 /// say which field of an invalid one is too large.
 pub const REQUEST_MAX: usize = 4 << 20;
 /// HTTP/2 pings go out at this interval, and an answer has to come within the other.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+pub(crate) const KEEPALIVE: (Duration, Duration) =
+    (Duration::from_secs(20), Duration::from_secs(10));
+/// How long the gateway behind this one has to take a connection.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most streams of one connection: watchers of a whole node may share one.
 const STREAMS_MAX: u32 = 4096;
 /// Most calls of one connection that are worked on at once.
@@ -49,6 +53,9 @@ pub struct Config {
     pub admin: Option<AdminToken>,
     /// Serves TLS with these files; plain HTTP/2 without.
     pub tls: Option<TlsFiles>,
+    /// Where calls of methods go that are not ours; without it they are answered
+    /// `UNIMPLEMENTED`.
+    pub upstream_gateway: Option<UpstreamGateway>,
 }
 
 /// Bounds on reads.
@@ -98,6 +105,14 @@ pub enum Error {
     /// The certificate or its key is not what it should be.
     #[error("the TLS certificate or its key cannot be used: {0}")]
     Tls(tonic::transport::Error),
+    /// The gateway behind this one cannot be used.
+    #[error("the upstream gateway {url} {problem}")]
+    UpstreamGateway {
+        /// Its URL, as it was given.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The descriptors of this build cannot be served.
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -144,7 +159,12 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let routes = routes(&shared, config.admin, health_service)?;
+    let passage = config
+        .upstream_gateway
+        .as_ref()
+        .map(Passage::new)
+        .transpose()?;
+    let routes = routes(&shared, config.admin, passage, health_service)?;
     let serving = server.add_routes(routes).serve_with_incoming_shutdown(
         TcpIncoming::from(listener).with_nodelay(Some(true)),
         shutdown.clone().cancelled_owned(),
@@ -171,6 +191,7 @@ async fn background(shared: &Shared, reporter: &HealthReporter, fit: bool) {
 fn routes(
     shared: &Arc<Shared>,
     admin: Option<AdminToken>,
+    passage: Option<Passage>,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, Error> {
     let services = Services(Arc::clone(shared));
@@ -198,9 +219,14 @@ fn routes(
     let door = Arc::new(Door {
         admin,
         shared: Arc::clone(shared),
+        passes_on: passage.is_some(),
     });
     let around = axum::middleware::from_fn_with_state(door, call::wrap);
-    Ok(Routes::from(routes.into_axum_router().layer(around)))
+    let mut router = routes.into_axum_router();
+    if let Some(passage) = passage {
+        router = router.fallback(move |request| passage.clone().call(request));
+    }
+    Ok(Routes::from(router.layer(around)))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {

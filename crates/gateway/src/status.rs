@@ -70,6 +70,24 @@ fn retry_after(mut status: Status, after: Duration) -> Status {
     status
 }
 
+/// No such method here, and not one to ask others for.
+pub(crate) fn unimplemented() -> Status {
+    new(
+        Code::Unimplemented,
+        "unimplemented",
+        "Evermint keeps provider credentials fresh; it has no such method",
+    )
+}
+
+/// The gateway behind this one was not reached, or broke off before it answered.
+pub(crate) fn upstream_unreachable() -> Status {
+    new(
+        Code::Unavailable,
+        "upstream-unreachable",
+        "the gateway behind this one cannot be reached; this replica's log says why",
+    )
+}
+
 /// The caller is known, and may not do this.
 pub(crate) fn denied(what: &'static str) -> Status {
     new(Code::PermissionDenied, "permission-denied", what)

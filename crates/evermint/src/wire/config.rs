@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use evermint_core::secret::{DataKeyId, Secret};
-use evermint_gateway::{AdminToken, Limits, TlsFiles};
+use evermint_gateway::{AdminToken, Limits, TlsFiles, UpstreamGateway};
 use evermint_seal::{FileAccess, Kek, generate_data_key};
 
 use crate::exit::{advised, usage};
@@ -149,5 +149,12 @@ pub(super) fn gateway(settings: &Settings, admin: Option<AdminToken>) -> evermin
         },
         admin,
         tls,
+        upstream_gateway: settings
+            .upstream_gateway
+            .clone()
+            .map(|url| UpstreamGateway {
+                url,
+                ca: settings.upstream_ca.clone(),
+            }),
     }
 }

@@ -140,6 +140,7 @@ pub(crate) fn config() -> Config {
         },
         admin: None,
         tls: None,
+        upstream_gateway: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod harness;
 mod inference;
+mod passthrough;
 mod providers;
 mod refreshes;
 mod sandboxes;

@@ -1,0 +1,102 @@
+//! Pass-through: calls of methods that are not ours go on to a gateway behind this replica, as they
+//! came, so that one address serves both.
+//!
+//! Nothing is decoded. Metadata, deadlines, messages, trailers and the end of either side pass on
+//! frame by frame, with the back-pressure of HTTP/2. Who calls is the other gateway's to find out:
+//! it sees the caller's own credentials.
+
+use std::path::PathBuf;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::response::Response;
+use tonic::Status;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tower_service::Service as _;
+
+use crate::server::{CONNECT_TIMEOUT, Error, KEEPALIVE};
+use crate::status;
+
+/// The packages whose methods are answered here.
+const OWN: [&str; 3] = ["/evermint.v1.", "/grpc.health.", "/grpc.reflection."];
+
+/// A gateway behind this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamGateway {
+    /// Where it is: `http://…` or `https://…`.
+    pub url: String,
+    /// PEM certificates of the authorities that may vouch for it; the system's if not given.
+    pub ca: Option<PathBuf>,
+}
+
+/// Whether this replica answers `path` itself.
+pub(crate) fn is_own(path: &str) -> bool {
+    OWN.iter().any(|own| path.starts_with(own))
+}
+
+/// The way to the other gateway. It connects when it is needed, and again when it breaks.
+#[derive(Clone)]
+pub(crate) struct Passage(Channel);
+
+impl Passage {
+    pub(crate) fn new(upstream: &UpstreamGateway) -> Result<Self, Error> {
+        let unusable = |problem: String| Error::UpstreamGateway {
+            url: upstream.url.clone(),
+            problem,
+        };
+        let endpoint = Endpoint::from_shared(upstream.url.clone());
+        let mut endpoint = endpoint
+            .map_err(|e| unusable(e.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let uri: &Uri = endpoint.uri();
+        match uri.scheme_str() {
+            Some("https") => {
+                let mut tls = ClientTlsConfig::new();
+                tls = match &upstream.ca {
+                    Some(path) => {
+                        let pem = std::fs::read(path).map_err(|source| Error::TlsFile {
+                            path: path.clone(),
+                            source,
+                        })?;
+                        tls.ca_certificate(Certificate::from_pem(pem))
+                    }
+                    None => tls.with_native_roots(),
+                };
+                endpoint = endpoint
+                    .tls_config(tls)
+                    .map_err(|e| unusable(e.to_string()))?;
+            }
+            Some("http") if upstream.ca.is_none() => {}
+            Some("http") => return Err(unusable("has a CA, but is no https:// URL".to_owned())),
+            _ => return Err(unusable("is no http:// or https:// URL".to_owned())),
+        }
+        Ok(Self(endpoint.connect_lazy()))
+    }
+
+    /// Passes one call on. The answer's messages follow as they come; when the caller goes away,
+    /// the other gateway is told by the reset of its stream.
+    pub(crate) async fn call(mut self, request: Request) -> Response {
+        let path = request.uri().path().to_owned();
+        if is_own(&path) {
+            // One of ours that is not there; the caller's token for us is not for others to see.
+            return Status::into_http::<Body>(status::unimplemented());
+        }
+        let request = request.map(tonic::body::Body::new);
+        let answered = async {
+            std::future::poll_fn(|cx| self.0.poll_ready(cx)).await?;
+            self.0.call(request).await
+        };
+        match answered.await {
+            Ok(answer) => answer.map(Body::new),
+            Err(error) => {
+                tracing::warn!(%error, path, "the gateway behind this one did not answer");
+                Status::into_http::<Body>(status::upstream_unreachable())
+            }
+        }
+    }
+}
