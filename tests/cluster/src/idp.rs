@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evermint_issuer::{Client, Config, Fault, Handle, Held, History, Issuer, Mode, Overlap, Release};
+use evermint_issuer::{
+    Client, Config, Fault, Handle, Held, History, Issuer, Mode, Overlap, Release,
+};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,7 +43,7 @@ enum Kind {
     Real {
         _process: Process,
         /// Its keys and its output.
-        _dir: TempDir,
+        dir: TempDir,
     },
     BuiltIn {
         running: evermint_issuer::Running,
@@ -175,7 +177,7 @@ impl Idp {
             http,
             kind: Kind::Real {
                 _process: process,
-                _dir: dir,
+                dir,
             },
         }
     }
@@ -197,6 +199,16 @@ impl Idp {
             Kind::BuiltIn { running } => running.handle(),
             Kind::Real { .. } => panic!("the real provider is another process"),
         }
+    }
+
+    /// The private half of a key of the real provider's clients, in PEM; `None` for the built-in
+    /// issuer, which has no clients of its own.
+    pub fn key(&self, name: &str) -> Option<String> {
+        let Kind::Real { dir, .. } = &self.kind else {
+            return None;
+        };
+        let path = dir.path().join("keys").join(format!("{name}.pem"));
+        Some(std::fs::read_to_string(path).expect("the provider made its keys before it listened"))
     }
 
     /// Its token endpoint.
