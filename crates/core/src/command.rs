@@ -330,6 +330,9 @@ pub enum Refusal {
     /// The credential has no refresh.
     #[error("credential has no refresh")]
     NoRefresh,
+    /// Values of the credential are pushed.
+    #[error("values of this credential are pushed; there is nothing to mint")]
+    Pushed,
     /// Too many of something.
     #[error("too many {what}: at most {max}")]
     TooMany {

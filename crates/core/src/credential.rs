@@ -97,6 +97,8 @@ pub struct RefreshConfig {
     /// Further outputs of each mint, by their name in the strategy (`session_token`), with the
     /// name that sandboxes know. They are written, served and gone together with the credential.
     pub outputs: BTreeMap<String, CredentialKey>,
+    /// When pieces of material end, as far as the operator said.
+    pub material_ends: BTreeMap<String, UnixMs>,
     /// What the issuer does with a token that was used before.
     pub replay: ReplayPolicy,
     /// How long before its expiry a token is replaced, in milliseconds; computed if `None`.
@@ -117,6 +119,7 @@ impl RefreshConfig {
             scopes: Vec::new(),
             material: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            material_ends: BTreeMap::new(),
             replay: ReplayPolicy::default(),
             refresh_before_ms: None,
             not_before_ms: None,
@@ -328,15 +331,24 @@ impl Credential {
     }
 
     /// When the next mint may be asked for, and why; `None` if none is to run: the credential is
-    /// static, a ticket is out, or a person has to act first.
+    /// static, its values are pushed, a ticket is out, or a person has to act first.
     pub fn due(&self) -> Option<(UnixMs, Reason)> {
         let refresh = self.refresh.as_ref()?;
         match &self.phase {
+            _ if refresh.config.strategy.is_pushed() => None,
             Phase::Ticketed(_) => None,
             Phase::InDoubt(doubt) => Some((doubt.until.max(refresh.due_at), Reason::AfterDoubt)),
             Phase::Idle if refresh.health.verdict.is_final() => None,
             Phase::Idle => Some((refresh.due_at, refresh.due_reason)),
         }
+    }
+
+    /// By when a new value is to be pushed, where values are pushed: at once if there is none, and
+    /// never while there is one without an end.
+    pub fn push_due(&self) -> Option<UnixMs> {
+        let refresh = self.refresh.as_ref()?;
+        let is_endless = self.value.as_ref().is_some_and(|v| v.expires_at.is_none());
+        (refresh.config.strategy.is_pushed() && !is_endless).then_some(refresh.due_at)
     }
 
     /// The verdict that status shows at `now`.

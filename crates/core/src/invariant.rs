@@ -181,7 +181,11 @@ fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Vio
     if outputs(was) != outputs(is) && is.generation == was.generation {
         return violated("G3 fenced results", format!("{}: value changed", is.id));
     }
-    let minted = is.generation > was.generation && was.refresh.is_some();
+    let mints = |c: &Credential| {
+        let mut refreshes = c.refresh.iter();
+        refreshes.any(|r| !r.config.strategy.is_pushed())
+    };
+    let minted = is.generation > was.generation && mints(was);
     if minted && matches!(was.phase, Phase::Idle) {
         return violated("G3 fenced results", format!("{}: no ticket", is.id));
     }

@@ -16,6 +16,7 @@ pub mod bundle;
 pub mod command;
 pub mod credential;
 pub mod environment;
+pub mod horizon;
 pub mod id;
 pub mod invariant;
 pub mod mint;

@@ -62,6 +62,21 @@ strategies! {
     /// [IBM Cloud IAM](https://cloud.ibm.com/apidocs/iam-identity-token-api): watsonx and others.
     IbmIamApikey = "ibm-iam-apikey", Nothing,
         "an IBM Cloud API key (watsonx and others)";
+    /// [AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html).
+    AwsStsAssumeRole = "aws-sts-assume-role", Nothing,
+        "an AWS role, assumed with keys: key id, secret and session token at once";
+    /// [AssumeRoleWithWebIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html).
+    AwsStsWebIdentity = "aws-sts-web-identity", Nothing,
+        "an AWS role, assumed with a token of an identity provider";
+    /// [Installation access tokens](https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app).
+    GitHubAppInstallation = "github-app-installation", Nothing,
+        "an installation of a GitHub App, cut down by repositories and permissions";
+    /// A command that the replicas' configuration names.
+    Exec = "exec", Nothing,
+        "a command on the replicas that prints a token, named in their configuration";
+    /// Nothing is minted: whoever makes the values pushes them.
+    External = "external", Nothing,
+        "values that somebody else makes and pushes before the last one ends";
 }
 
 impl Strategy {
@@ -73,6 +88,11 @@ impl Strategy {
     /// Whether a mint may use up its material, so that a lost answer can lose the grant.
     pub fn consumes_material(self) -> bool {
         self.row().1 == Spends::Material
+    }
+
+    /// Whether values are pushed from outside instead of being minted here.
+    pub fn is_pushed(self) -> bool {
+        self == Self::External
     }
 
     /// What it is, in one line.

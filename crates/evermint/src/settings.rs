@@ -2,25 +2,30 @@
 //! TOML file, then defaults.
 //!
 //! Every setting has one name in three spellings: `api_listen` is `listen` under `[api]` in the
-//! file, `--api-listen` as a flag and `EVERMINT_API_LISTEN` in the environment. Its line in
+//! file, `--api-listen` as a flag and `EVERMINT_API_LISTEN` in the environment; the commands of
+//! `exec` alone stand in the file and nowhere else. Its line in
 //! `settings!` below is the only place that knows it; `deploy/evermint.toml` repeats name and
 //! default for people, and a test compares them.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use evermint_core::settings::Settings as ClusterSettings;
-use evermint_minter::{EndpointPattern, Network, StandIn};
+use evermint_minter::{CommandLine, EndpointPattern, Network, StandIn};
 use serde::{Deserialize, Serialize};
 
 use crate::duration::Time;
 use crate::exit::{advised, usage};
 
 /// The sections of the file: a key below `[api]` is the setting `api_…`.
-const SECTIONS: [&str; 9] = [
-    "api", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "log",
+const SECTIONS: [&str; 10] = [
+    "api", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "exec", "log",
 ];
+
+/// The settings that stand in the file alone.
+pub const FILE_ONLY: &[&str] = &["exec_commands"];
 
 /// The default of `log_filter`.
 pub const LOG_FILTER: &str = "info,openraft=off,ractor=warn";
@@ -264,6 +269,11 @@ settings! {
     #[arg(long, value_name = "TIME", help_heading = "Issuers")]
     value issuers_breaker_pause_max: Time = Time::secs(30);
 
+    /// The commands that the strategy `exec` may run, by name. In the file alone: whoever may set
+    /// it decides what the replicas run.
+    #[arg(skip)]
+    value exec_commands: BTreeMap<String, CommandLine> = BTreeMap::new();
+
     /// How log lines are written, to standard error.
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
     value log_format: LogFormat = LogFormat::Text;
@@ -350,6 +360,10 @@ impl Settings {
                     "{name}_listen is {listen}, which nobody can be told to use: give {name}_advertise"
                 )));
             }
+        }
+        for (name, line) in &self.exec_commands {
+            let wrong = |problem| usage(format!("exec.commands.{name} {problem}"));
+            line.check().map_err(wrong)?;
         }
         self.cluster()
             .validate()

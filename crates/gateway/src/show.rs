@@ -5,6 +5,7 @@ use evermint_core::credential::{
     Credential, Doubt, LostMint, Phase, Reason, Refresh, Ticket, Verdict,
 };
 use evermint_core::environment::{Plain, Problem, Variable};
+use evermint_core::horizon;
 use evermint_core::id::{Name, ProviderId};
 use evermint_core::profile::Auth;
 use evermint_core::profile::binding::Binding;
@@ -179,6 +180,12 @@ fn provider_name(state: &State, id: ProviderId) -> String {
         .unwrap_or_default()
 }
 
+/// What is said, and what helps, when whoever pushes values is late.
+const OVERDUE: [&str; 2] = [
+    "a new value is overdue: whoever pushes the values of this credential has not",
+    "evermint provider update NAME --credential KEY=@FILE --credential-expires-at KEY=TIME",
+];
+
 /// How the refresh of a credential stands; `None` if it has none.
 pub(crate) fn refresh(
     state: &State,
@@ -190,11 +197,19 @@ pub(crate) fn refresh(
     let value = credential.value.as_ref();
     let due = credential.due();
     let health = &refresh.health;
+    let push_due = credential.push_due();
+    let (cause, remedy) = match push_due.filter(|due| *due <= now) {
+        Some(_) => OVERDUE.map(str::to_owned).into(),
+        None if health.cause.is_empty() => horizon::announcement(&config.material_ends, now)
+            .map(|(cause, remedy)| (cause, remedy.to_owned()))
+            .unwrap_or_default(),
+        None => (health.cause.clone(), health.remedy.clone()),
+    };
     Some(v1::RefreshStatus {
         credential_key: credential.id.key.to_string(),
         verdict: verdict(credential.verdict(now)).into(),
-        cause: health.cause.clone(),
-        remedy: health.remedy.clone(),
+        cause,
+        remedy,
         since_ms: since(credential, refresh, now).0,
         strategy: config.strategy.to_string(),
         token_url: config.token_url.clone(),
@@ -206,7 +221,7 @@ pub(crate) fn refresh(
         attempt: credential.attempt.0,
         issued_at_ms: value.map(|v| v.issued_at.0),
         expires_at_ms: value.and_then(|v| v.expires_at).map(|end| end.0),
-        due_at_ms: due.map(|(at, _)| at.0),
+        due_at_ms: due.map(|(at, _)| at).or(push_due).map(|at| at.0),
         due_reason: due.map_or(0, |(_, why)| reason(why).into()),
         last_mint_at_ms: refresh.last_mint_at.map(|at| at.0),
         failures: refresh.failures,
@@ -222,6 +237,11 @@ pub(crate) fn refresh(
             shard_epoch: a.epoch.0,
         }),
         lost: refresh.lost.as_ref().map(lost),
+        material_expires_at_ms: config
+            .material_ends
+            .iter()
+            .map(|(name, end)| (name.clone(), end.0))
+            .collect(),
         outputs: config
             .outputs
             .iter()

@@ -122,6 +122,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         Refusal::AlreadyBootstrapped => (Code::FailedPrecondition, "already-bootstrapped"),
         Refusal::InUse { .. } => (Code::FailedPrecondition, "in-use"),
         Refusal::RefreshManaged(_) => (Code::FailedPrecondition, "refresh-managed"),
+        Refusal::Pushed => (Code::FailedPrecondition, "pushed"),
         Refusal::NoRefresh => (Code::FailedPrecondition, "no-refresh"),
         Refusal::KeyCollision { .. } => (Code::FailedPrecondition, "key-collision"),
         Refusal::OutputOf { .. } => (Code::FailedPrecondition, "output-of"),

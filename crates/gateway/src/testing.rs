@@ -199,23 +199,25 @@ impl FakeCluster {
         self.commit(&mut inner, command, at)
     }
 
-    /// Runs the mint of a credential under a refresh: a ticket, and its result. Gives the answer
-    /// to the commit.
+    /// Runs the mint of a credential under a refresh: a ticket, and its result, with `token` as
+    /// the value of every output. Gives the answer to the commit.
     ///
     /// # Panics
     /// If the credential has no refresh or a ticket out: the test is wrong.
     pub fn mint(&self, credential: &CredentialId, token: &str, lifetime: Duration) -> Answer {
         let ticket = self.grant(credential);
-        let context = Context::value(credential, &credential.key);
-        let sealed = self
-            .0
-            .keyring
-            .seal(&context, &Secret::from(token))
-            .expect("the data key is loaded");
+        let state = self.state();
+        let refresh = state.credentials[credential].refresh.as_ref();
+        let outputs = refresh.iter().flat_map(|r| r.config.outputs.values());
+        let outputs = outputs.chain([&credential.key]).map(|key| {
+            let context = Context::value(credential, key);
+            let sealed = self.0.keyring.seal(&context, &Secret::from(token));
+            (key.clone(), sealed.expect("the data key is loaded"))
+        });
         self.apply(Command::CommitMint {
             credential: credential.clone(),
             ticket,
-            outputs: BTreeMap::from([(credential.key.clone(), sealed)]),
+            outputs: outputs.collect(),
             lifetime_ms: Some(evermint_core::time::millis(lifetime)),
             new_material: BTreeMap::new(),
         })

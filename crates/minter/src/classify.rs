@@ -6,6 +6,9 @@
 //! made for it. What stands in the way between here and the issuer (proxies, firewalls, load
 //! balancers) answers too, and does not know the grant.
 
+mod aws;
+mod github;
+
 use std::time::Duration;
 
 use evermint_core::mint::{Failure, FailureClass};
@@ -56,8 +59,10 @@ impl Judge<'_> {
     pub(crate) fn answer(&self, answer: &Answer, why: Unusable) -> Failure {
         let status = answer.status.as_u16();
         let words = Words::of(answer);
+        let known = self.known(answer, &words);
         let mut class = match (status, why) {
             (200..=299, Unusable::Problem(_)) => self.lost(),
+            (400..=499, _) if let Some((class, _)) = known => class,
             (200..=299 | 400 | 401 | 403, _) => self
                 .named(&words.said.code)
                 .or_else(|| (status == 403 && is_html(answer)).then_some(FailureClass::Throttled))
@@ -69,13 +74,15 @@ impl Judge<'_> {
             (400..=499, _) => passing(&words.said.code).unwrap_or(FailureClass::UnknownRefusal),
             _ => self.lost(),
         };
-        let mut hint = remedy(class, self.strategy, &words.said).to_owned();
+        let mut hint = match known {
+            Some((_, hint)) => hint.to_owned(),
+            None => remedy(class, self.strategy, &words.said).to_owned(),
+        };
         let is_final = matches!(
             class,
             FailureClass::GrantRefused | FailureClass::ConfigRefused
         );
-        let of_proof = ["invalid_grant", "invalid_client", "invalid_request"];
-        if is_final && of_proof.contains(&words.said.code.as_str()) {
+        if is_final && self.is_of_proof(status, &words.said.code) {
             match (self.proof, Skew::of(answer)) {
                 // The next assertion is dated by the issuer's clock.
                 (Proof::Dated, Some(skew)) => {
@@ -99,6 +106,25 @@ impl Judge<'_> {
             _ => words.line(status),
         };
         self.failure(class, &cause, &hint, pause(answer))
+    }
+
+    /// The refusals of issuers that do not speak OAuth, each with its remedy.
+    fn known(&self, answer: &Answer, words: &Words) -> Option<(FailureClass, &'static str)> {
+        match self.strategy {
+            Strategy::GitHubAppInstallation => github::verdict(answer, &words.said.description),
+            _ => aws::verdict(&words.said.code, refresher(self.strategy).grant().refused),
+        }
+    }
+
+    /// Whether a refusal may be about what the request proved itself by.
+    fn is_of_proof(&self, status: u16, code: &str) -> bool {
+        let is_github = self.strategy == Strategy::GitHubAppInstallation;
+        let special = match self.proof {
+            Proof::Lasting => return false,
+            Proof::Dated => aws::is_of_signature(code) || (is_github && status == 401),
+            Proof::Borrowed => aws::is_of_token(code),
+        };
+        special || matches!(code, "invalid_grant" | "invalid_client" | "invalid_request")
     }
 
     /// The class of an error code that names its reason.
@@ -169,6 +195,9 @@ struct Words {
 impl Words {
     fn of(answer: &Answer) -> Self {
         let body = answer.body.as_ref().map_or(&[][..], |body| &body[..]);
+        if let Some(words) = aws::words(body) {
+            return words;
+        }
         let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
             return Self::default();
         };

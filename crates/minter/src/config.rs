@@ -1,11 +1,13 @@
 //! What an operator decides about requests to issuers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::Network;
+use crate::command::CommandLine;
 use crate::endpoint::EndpointPattern;
 use crate::stand_in::StandIn;
 
@@ -28,6 +30,8 @@ pub struct Config {
     /// Directories below which material may name token files, such as
     /// `/var/run/secrets/tokens`. Empty: none.
     pub token_file_dirs: Vec<PathBuf>,
+    /// The commands that the strategy `exec` may run, by the name that material gives.
+    pub commands: BTreeMap<String, CommandLine>,
     /// Certificate authorities that are trusted beside the system's: PEM texts.
     pub ca_certificates: Vec<String>,
     /// The longest time for name, connection and TLS, in milliseconds.
@@ -53,6 +57,7 @@ impl Default for Config {
             allow_endpoints: Vec::new(),
             stand_ins: Vec::new(),
             token_file_dirs: Vec::new(),
+            commands: BTreeMap::new(),
             ca_certificates: Vec::new(),
             connect_timeout_ms: 5_000,
             concurrency: 16,

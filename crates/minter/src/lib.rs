@@ -15,6 +15,7 @@ mod assertion;
 mod breaker;
 mod classify;
 mod clock;
+mod command;
 mod config;
 mod endpoint;
 mod exchange;
@@ -37,6 +38,7 @@ mod transport;
 
 pub use address::Network;
 pub use clock::SystemClock;
+pub use command::CommandLine;
 pub use config::Config;
 pub use endpoint::{EndpointPattern, EndpointRefused};
 pub use form::Form;

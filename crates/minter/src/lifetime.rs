@@ -9,6 +9,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::transport::Answer;
+
 /// The longest payload of a token that is looked into, in bytes of base64.
 const PAYLOAD_MAX: usize = 64 * 1024;
 
@@ -50,6 +52,19 @@ pub(crate) fn of_jwt(token: &str, date: Option<SystemTime>) -> Option<Duration> 
 pub(crate) fn until(end: &Value, now: SystemTime) -> Option<Duration> {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     believable(end.as_f64()? - now.as_secs_f64())
+}
+
+/// The time from an answer to an end as [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) writes
+/// it, by the issuer's clock, if it is believable.
+pub(crate) fn until_timestamp(end: &str, answer: &Answer) -> Option<Duration> {
+    until_rfc3339(end, answer.date().unwrap_or(answer.received_at))
+}
+
+/// The time from `now` to an end as [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) writes it,
+/// if it is believable.
+pub(crate) fn until_rfc3339(end: &str, now: SystemTime) -> Option<Duration> {
+    let end: jiff::Timestamp = end.trim().parse().ok()?;
+    until(&Value::from(end.as_second()), now)
 }
 
 /// The shorter one, if both are known.

@@ -325,6 +325,12 @@ pub(crate) fn bad_material(name: &str, problem: &str) -> Failure {
     }
 }
 
+/// The entries of a list that is parted by commas.
+pub(crate) fn list(text: &str) -> Vec<&str> {
+    let entries = text.split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty()).collect()
+}
+
 /// A line of text: what was pasted with its line end, or left blank, is noticed here.
 pub(crate) fn line(text: &str) -> Result<(), String> {
     block(text)?;

@@ -1,9 +1,12 @@
 //! What a strategy may touch outside of its order: issuers over HTTP, files with tokens, and what
 //! was learnt of the issuers' clocks.
 
+use std::collections::BTreeMap;
+
 use evermint_core::credential::RefreshConfig;
 
 use crate::Error;
+use crate::command::CommandLine;
 use crate::config::Config;
 use crate::material::Material;
 use crate::skew::Skews;
@@ -17,6 +20,8 @@ pub struct Outside {
     pub transport: Transport,
     /// The files that others keep fresh tokens in.
     pub token_files: TokenFiles,
+    /// The commands that may be run.
+    pub commands: BTreeMap<String, CommandLine>,
     /// How far the clocks of issuers are from this one.
     pub skews: Skews,
 }
@@ -30,6 +35,7 @@ impl Outside {
         Ok(Self {
             transport: Transport::new(config)?,
             token_files: TokenFiles::new(config.token_file_dirs.clone()),
+            commands: config.commands.clone(),
             skews: Skews::default(),
         })
     }

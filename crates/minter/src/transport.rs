@@ -66,10 +66,14 @@ impl Outgoing {
 
     /// Posts a form.
     pub fn form(url: impl Into<String>, form: Form) -> Self {
-        const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+        Self::form_bytes(url, form.into_bytes())
+    }
+
+    /// Posts the bytes of a form, which somebody else has signed.
+    pub fn form_bytes(url: impl Into<String>, body: Bytes) -> Self {
         Self::bare(Method::POST, url)
             .header(CONTENT_TYPE, FORM)
-            .body(form.into_bytes())
+            .body(body)
     }
 
     /// Posts JSON.
@@ -98,6 +102,7 @@ impl std::fmt::Debug for Outgoing {
     }
 }
 
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A whole answer.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use evermint_core::id::CredentialKey;
 use evermint_core::mint::{Failure, FailureClass, MintOrder, Minted};
 use evermint_core::port::Minter;
 use evermint_core::strategy::Strategy;
@@ -64,7 +65,7 @@ struct Row {
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The strategies that send nothing over HTTP have no column here to stand in.
-const ELSEWHERE: &[&str] = &[];
+const ELSEWHERE: &[&str] = &["exec", "external"];
 
 const ROWS: &[Row] = &[
     Row {
@@ -317,6 +318,82 @@ const ROWS: &[Row] = &[
         },
         before: None,
     },
+    Row {
+        name: "aws-sts-assume-role",
+        strategy: Strategy::AwsStsAssumeRole,
+        order: |base| {
+            role(order(
+                Strategy::AwsStsAssumeRole,
+                &token(base),
+                &[
+                    ("access_key_id", "AKIA1"),
+                    ("region", "eu-central-1"),
+                    ("role_arn", "arn:aws:iam::123456789012:role/agent"),
+                ],
+                &[("secret_access_key", "secret-access-key-canary")],
+            ))
+        },
+        success: |life| (200, session("AssumeRole", life)),
+        text: None,
+        refused: Refused {
+            status: 403,
+            body: "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/a is not authorized to perform: sts:AssumeRole</Message></Error><RequestId>1</RequestId></ErrorResponse>",
+            class: ConfigRefused,
+            cause: "AccessDenied (HTTP 403, request 1): User: arn:aws:iam::123456789012:user/a is not",
+            remedy: "trust policy",
+        },
+        before: None,
+    },
+    Row {
+        name: "aws-sts-web-identity",
+        strategy: Strategy::AwsStsWebIdentity,
+        order: |base| {
+            role(order(
+                Strategy::AwsStsWebIdentity,
+                &token(base),
+                &[("role_arn", "arn:aws:iam::123456789012:role/agent")],
+                &[("web_identity_token", "web-identity-token-canary")],
+            ))
+        },
+        success: |life| (200, session("AssumeRoleWithWebIdentity", life)),
+        text: None,
+        refused: Refused {
+            status: 400,
+            body: "<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredTokenException</Code><Message>Token expired: current date/time 1 must be before the expiration date/time 0</Message></Error><RequestId>1</RequestId></ErrorResponse>",
+            class: GrantRefused,
+            cause: "ExpiredTokenException (HTTP 400, request 1): Token expired",
+            remedy: "give a fresh one",
+        },
+        before: None,
+    },
+    Row {
+        name: "github-app-installation",
+        strategy: Strategy::GitHubAppInstallation,
+        order: |base| {
+            order(
+                Strategy::GitHubAppInstallation,
+                base,
+                &[("app_id", "Iv1.abc"), ("installation_id", "42")],
+                &[("private_key", &RSA)],
+            )
+        },
+        success: |life| {
+            let end = expire_time(life).replace("expireTime", "expires_at");
+            let body = format!(
+                r#"{{"token":"at-1","permissions":{{"contents":"read"}},"repository_selection":"all"{end}}}"#
+            );
+            (201, body)
+        },
+        text: None,
+        refused: Refused {
+            status: 404,
+            body: r#"{"message":"Not Found","documentation_url":"https://docs.github.com/rest","status":"404"}"#,
+            class: GrantRefused,
+            cause: "HTTP 404: Not Found",
+            remedy: "uninstalled",
+        },
+        before: None,
+    },
 ];
 
 const CLOUD: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -357,6 +434,33 @@ fn expire_time(life: Life) -> String {
     };
     let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(after);
     format!(r#","expireTime":"{end}""#)
+}
+
+/// The outputs of a session beside its key id.
+fn role(mut order: MintOrder) -> MintOrder {
+    let outputs = ["secret_access_key", "session_token"];
+    order.config.outputs = outputs
+        .map(|output| {
+            let key = CredentialKey::new(output.to_uppercase()).unwrap();
+            (output.to_owned(), key)
+        })
+        .into();
+    order
+}
+
+/// The answer of AWS STS.
+fn session(action: &str, life: Life) -> String {
+    let end = expire_time(life);
+    let end = match end.split('"').nth(3) {
+        Some(end) => format!("<Expiration>{end}</Expiration>"),
+        None if end.is_empty() => String::new(),
+        None => "<Expiration/>".to_owned(),
+    };
+    format!(
+        "<{action}Response><{action}Result><Credentials><AccessKeyId>at-1</AccessKeyId>\
+         <SecretAccessKey>sk-1-canary</SecretAccessKey><SessionToken>st-1-canary</SessionToken>{end}\
+         </Credentials></{action}Result></{action}Response>"
+    )
 }
 
 fn unix_now() -> u64 {

@@ -67,6 +67,7 @@ fn each_pillar_has_one_room() {
         ("sled", &["evermint-replica"]),
         ("ractor", &["evermint-actors"]),
         ("saphyr-parser", &["evermint-profiles"]),
+        ("aws-sigv4", &["evermint-minter"]),
         // The tests talk to the admin APIs of issuers.
         ("reqwest", &["evermint-cluster-tests", "evermint-minter"]),
     ] {

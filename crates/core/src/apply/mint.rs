@@ -68,6 +68,9 @@ impl Tx<'_> {
             _ => granted_at,
         };
         let refresh = credential.refresh.as_mut().ok_or(Refusal::NoRefresh)?;
+        if refresh.config.strategy.is_pushed() {
+            return Err(Refusal::Pushed);
+        }
         if !owns {
             return Err(Refusal::NotOwner);
         }

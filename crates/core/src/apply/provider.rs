@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Tx, changed, check_version};
 use crate::command::{Done, Kind, Outcome, Refusal, StaticValue};
-use crate::credential::{Credential, Phase, Value};
+use crate::credential::{Credential, Health, Phase, Reason, Value, Verdict};
 use crate::id::{
     Attempt, CredentialId, CredentialKey, Generation, Name, ProviderId, ProviderType, Workspace,
 };
 use crate::placement::shard_of;
 use crate::provider::{Provider, limit};
 use crate::record::Key;
-use crate::time::{Stamp, UnixMs};
+use crate::refresh;
+use crate::time::{Stamp, UnixMs, millis};
 
 impl Tx<'_> {
     pub(super) fn create_provider(
@@ -82,7 +84,7 @@ impl Tx<'_> {
                 key: key.clone(),
             };
             let known = self.state.credentials.get(&credential_id);
-            if known.is_some_and(|c| c.refresh.is_some()) {
+            if known.is_some_and(|c| is_managed(c, value.is_some())) {
                 return Err(Refusal::RefreshManaged(key.clone()));
             }
             match value {
@@ -119,7 +121,7 @@ impl Tx<'_> {
                 Some(at) => put.swap_remove(at),
                 None => self.credential(&credential_id)?,
             };
-            if credential.refresh.is_some() {
+            if is_managed(&credential, true) {
                 return Err(Refusal::RefreshManaged(key.clone()));
             }
             if let Some(value) = &mut credential.value {
@@ -148,6 +150,7 @@ impl Tx<'_> {
         }
         for mut credential in put {
             credential.touched = self.stamp.position;
+            self.note_push(&mut credential);
             self.put_credential(credential);
         }
         for credential_id in remove {
@@ -226,6 +229,26 @@ impl Tx<'_> {
         }
     }
 
+    /// Where values are pushed, one has come: says so, and by when the next one is to come.
+    fn note_push(&self, credential: &mut Credential) {
+        let at = self.stamp.at;
+        let (Some(refresh), Some(value)) = (&mut credential.refresh, &credential.value) else {
+            return;
+        };
+        let left = value.expires_at.map_or(0, |end| millis(end.since(at)));
+        let generation = credential.generation;
+        let after = refresh::due_after_ms(&refresh.config, &credential.id, generation, left);
+        refresh.due_at = at + Duration::from_millis(after);
+        refresh.due_reason = Reason::Due;
+        refresh.last_mint_at = Some(value.issued_at);
+        refresh.health = Health {
+            verdict: Verdict::Fresh,
+            cause: String::new(),
+            remedy: String::new(),
+            since: at,
+        };
+    }
+
     /// Refuses to set or delete by itself what a refresh gives as a further output.
     fn check_not_an_output(&self, provider: &Provider, key: &CredentialKey) -> Result<(), Refusal> {
         let is_output = self.state.credentials_of(provider).any(|c| {
@@ -263,6 +286,13 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether only the refresh changes the credential's value: it mints it; or it would be deleted,
+/// and the refresh with it.
+fn is_managed(credential: &Credential, sets: bool) -> bool {
+    let mut refreshes = credential.refresh.iter();
+    refreshes.any(|r| !(sets && r.config.strategy.is_pushed()))
 }
 
 /// Every name that the credentials of one provider give, with the key of the one that gives it.

@@ -104,6 +104,9 @@ impl Tx<'_> {
         let mut credential = self.credential(id)?;
         let at = self.stamp.at;
         let refresh = credential.refresh.as_mut().ok_or(Refusal::NoRefresh)?;
+        if refresh.config.strategy.is_pushed() {
+            return Err(Refusal::Pushed);
+        }
         refresh.due_at = at;
         refresh.due_reason = Reason::Rotate;
         if refresh.health.verdict.is_final() {

@@ -23,7 +23,7 @@ use crate::duration::Time;
 use crate::exit::{advised, usage};
 use crate::out::{At, note};
 use crate::page::Style;
-use crate::value::{Given, Moment, Reader};
+use crate::value::{End, Given, Moment, Reader, unique};
 use crate::view::refresh::{Many, One, Refresh};
 use crate::view::{Deletion, Deletions};
 
@@ -38,7 +38,12 @@ Examples:
       --scope crm.read --material client_id=0oa2 --secret-material client_secret=env:CRM_SECRET
   evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN \\
       --from-service-account key.json --scope https://www.googleapis.com/auth/cloud-platform
-  evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN --from-gcloud-adc";
+  evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN --from-gcloud-adc
+  evermint provider refresh configure aws --credential-key AWS_ACCESS_KEY_ID \\
+      --strategy aws-sts-assume-role --material role_arn=arn:aws:iam::123456789012:role/agent \\
+      --material region=eu-central-1 --material access_key_id=AKIA1 \\
+      --secret-material secret_access_key=- --mint-output secret_access_key=AWS_SECRET_ACCESS_KEY \\
+      --mint-output session_token=AWS_SESSION_TOKEN";
 
 /// `evermint provider refresh …`
 #[derive(Debug, Subcommand)]
@@ -99,6 +104,10 @@ pub struct ConfigureArgs {
     /// (repeatable): secret_access_key=AWS_SECRET_ACCESS_KEY.
     #[arg(long, value_name = "OUTPUT=KEY")]
     mint_output: Vec<Given>,
+    /// The end of a piece of material, such as a client secret (repeatable); status announces it in
+    /// time: client_secret=2027-01-31T00:00:00Z.
+    #[arg(long, value_name = "KEY=TIME")]
+    material_expires_at: Vec<End>,
     /// The end of the value that is served now, if it is known: 2026-07-16T00:00:00Z,
     /// milliseconds, or +1h.
     #[arg(long, value_name = "TIME")]
@@ -287,6 +296,11 @@ impl ConfigureArgs {
             None => self.strategy.clone().unwrap_or_default(),
         };
         let (material, mut secret_material) = self.material(&strategy)?;
+        let ends = self.material_expires_at.into_iter();
+        let ends = ends
+            .filter(|end| end.at_ms > 0)
+            .map(|end| (end.key, end.at_ms));
+        let ends = unique(ends)?;
         let mut scopes = self.scope;
         if let Some(grant) = found {
             note(&format!("found {}", grant.origin));
@@ -305,6 +319,7 @@ impl ConfigureArgs {
             token_url: self.token_url,
             scopes,
             outputs,
+            material_expires_at_ms: ends,
             material,
             secret_material,
             replay: Some(v1::ReplayPolicy {

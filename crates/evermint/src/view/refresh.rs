@@ -25,6 +25,7 @@ pub struct Refresh {
     pub replay_policy: String,
     pub material: Vec<String>,
     pub outputs: BTreeMap<String, String>,
+    pub material_expires_at: BTreeMap<String, At>,
     pub authorization_epoch: u64,
     pub generation: u64,
     pub attempt: u64,
@@ -96,6 +97,11 @@ impl Refresh {
             replay_policy: replay(s.replay.unwrap_or_default()),
             material: s.material,
             outputs: s.outputs,
+            material_expires_at: s
+                .material_expires_at_ms
+                .into_iter()
+                .map(|(name, end)| (name, At(end)))
+                .collect(),
             authorization_epoch: s.authorization_epoch,
             generation: s.generation,
             attempt: s.attempt,
@@ -180,6 +186,12 @@ impl Refresh {
         ];
         let outputs = self.outputs.iter();
         fields.extend(outputs.map(|(output, key)| ("output", format!("{output} as {key}").into())));
+        for (name, end) in &self.material_expires_at {
+            fields.push((
+                "material ends",
+                format!("{name} {}", page.when(end.0)).into(),
+            ));
+        }
         if let Some(doubt) = doubt {
             let ticket = doubt.ticket.as_ref();
             let who = ticket.map_or_else(Cell::none, |t| {

@@ -71,6 +71,7 @@ pub(super) fn issuers(settings: &Settings) -> Result<evermint_minter::Config> {
         allow_endpoints: settings.issuers_allow_endpoints.clone(),
         stand_ins: settings.issuers_stand_ins.clone(),
         token_file_dirs: settings.issuers_token_file_dirs.clone(),
+        commands: settings.exec_commands.clone(),
         ca_certificates,
         connect_timeout_ms: settings.issuers_connect_timeout.as_millis(),
         concurrency: settings.issuers_concurrency,

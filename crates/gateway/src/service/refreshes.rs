@@ -247,6 +247,14 @@ impl Services {
             request.material,
             request.secret_material,
         );
+        let ends = request.material_expires_at_ms;
+        rim.count("material_expires_at_ms", ends.len(), limit::MATERIAL);
+        for name in ends.keys() {
+            if !material.contains_key(name) && !secrets.contains_key(name) {
+                let field = entry("material_expires_at_ms", name);
+                rim.problem(field, "is the end of material that is not given");
+            }
+        }
 
         let config = strategy
             .zip(replay)
@@ -256,6 +264,10 @@ impl Services {
                 scopes: request.scopes,
                 material,
                 outputs,
+                material_ends: ends
+                    .into_iter()
+                    .map(|(name, end)| (name, UnixMs(end)))
+                    .collect(),
                 replay,
                 refresh_before_ms: request.refresh_before_ms,
                 not_before_ms: request.not_before_ms,
@@ -332,6 +344,11 @@ fn strategy(rim: &mut Rim, text: &str) -> Option<Strategy> {
     // The error repeats the text; one that is no name is not repeated.
     if text.len() > limit::MAP_KEY || text.is_empty() {
         rim.text("strategy", text, limit::MAP_KEY);
+        return None;
+    }
+    if text == "static" {
+        let problem = "static needs no refresh: set the value, and its end, with UpdateProvider";
+        rim.problem("strategy", problem);
         return None;
     }
     rim.parse("strategy", text)

@@ -325,6 +325,14 @@ async fn a_bad_refresh_is_refused_and_the_field_named() {
             &["strategy unknown strategy \"oauth3\"; known are oauth2-refresh-token"],
         ),
         (
+            "a static credential as a refresh",
+            v1::ConfigureRefreshRequest {
+                strategy: "static".to_owned(),
+                ..good()
+            },
+            &["strategy static needs no refresh: set the value"],
+        ),
+        (
             "a strategy of 2 MiB",
             v1::ConfigureRefreshRequest {
                 strategy: "s".repeat(2 << 20),
@@ -416,6 +424,19 @@ async fn a_bad_refresh_is_refused_and_the_field_named() {
                 ..good()
             },
             &["replay.kind is not known"],
+        ),
+        (
+            "outputs under one name, and under none",
+            v1::ConfigureRefreshRequest {
+                credential_key: "TOKEN".to_owned(),
+                outputs: strings(&[("a", "TOKEN"), ("b", "OTHER"), ("c", "OTHER"), ("d", "9")]),
+                ..good()
+            },
+            &[
+                "outputs[\"a\"] has the name of another output, TOKEN",
+                "outputs[\"c\"] has the name of another output, OTHER",
+                "outputs[\"d\"] contains '9'",
+            ],
         ),
         (
             "an odd scope",

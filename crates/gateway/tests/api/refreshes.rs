@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use evermint_core::command::Command;
+use evermint_core::credential::RefreshConfig;
 use evermint_core::mint::{Failure, FailureClass};
+use evermint_core::port::StateView;
+use evermint_core::strategy::Strategy;
 use evermint_gateway::REASON;
 use evermint_proto::v1;
 use evermint_proto::v1::rotate_credential_response::Outcome;
 use tonic::Code;
 
-use crate::harness::{Harness, client_credentials, strings};
+use crate::harness::{Harness, client_credentials, credentials, strings};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -84,6 +87,148 @@ async fn a_refresh_is_configured_watched_and_deleted() {
         assert_eq!(response.into_inner().deleted, deleted);
     }
     assert!(status(&harness, "").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_outputs_of_a_mint_are_told_and_served_together() {
+    let harness = Harness::start().await;
+    harness.provider("cloud", "STATIC", "1").await;
+    let outputs = strings(&[
+        ("secret_access_key", "SECRET"),
+        ("session_token", "SESSION"),
+    ]);
+    let request = v1::ConfigureRefreshRequest {
+        outputs: outputs.clone(),
+        ..client_credentials("cloud", "TOKEN")
+    };
+    let configured = harness
+        .refreshes()
+        .configure_refresh(request)
+        .await
+        .unwrap();
+    assert_eq!(configured.into_inner().status.unwrap().outputs, outputs);
+    let id = harness.credential("cloud", "TOKEN");
+    harness.cluster.mint(&id, "t1", HOUR);
+    let created = harness
+        .sandboxes()
+        .create_sandbox(v1::CreateSandboxRequest {
+            name: "box".to_owned(),
+            providers: vec!["cloud".to_owned()],
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let read = harness
+        .bundles()
+        .get_bundle(v1::GetBundleRequest {
+            sandbox: "box".to_owned(),
+            min_generation: created.position,
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let bundle = read.bundle.unwrap();
+    let minted = bundle
+        .credentials
+        .iter()
+        .find(|c| c.key == "TOKEN")
+        .unwrap();
+    let expected = strings(&[("SECRET", "t1"), ("SESSION", "t1"), ("TOKEN", "t1")]);
+    assert_eq!(minted.token.as_ref().unwrap().values, expected);
+
+    let alone = v1::UpdateProviderRequest {
+        name: "cloud".to_owned(),
+        credentials: credentials(&[("SECRET", "x")]),
+        ..Default::default()
+    };
+    let refused = harness
+        .providers()
+        .update_provider(alone)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.metadata().get(REASON).unwrap(), "refresh-managed");
+}
+
+#[tokio::test]
+async fn the_end_of_material_is_announced_before_it_comes() {
+    let harness = Harness::start().await;
+    harness.provider("cloud", "STATIC", "1").await;
+    let day = 86_400_000;
+    let end = harness.cluster.now().0 + 40 * day;
+    let request = |name: &str| v1::ConfigureRefreshRequest {
+        material_expires_at_ms: [(name.to_owned(), end)].into(),
+        ..client_credentials("cloud", "TOKEN")
+    };
+    let refused = harness
+        .refreshes()
+        .configure_refresh(request("nothing"))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    let mut refreshes = harness.refreshes();
+    refreshes
+        .configure_refresh(request("client_secret"))
+        .await
+        .unwrap();
+    let [far] = status(&harness, "TOKEN").await.try_into().unwrap();
+    assert_eq!(far.material_expires_at_ms["client_secret"], end);
+    assert_eq!((far.cause.as_str(), far.remedy.as_str()), ("", ""));
+    harness.cluster.push_clock(Duration::from_millis(20 * day));
+    let [near] = status(&harness, "TOKEN").await.try_into().unwrap();
+    assert!(
+        near.cause.starts_with("material client_secret ends in"),
+        "{}",
+        near.cause
+    );
+    assert!(near.remedy.contains("replace it"), "{}", near.remedy);
+}
+
+#[tokio::test]
+async fn a_pushed_value_that_is_overdue_is_told() {
+    let harness = Harness::start().await;
+    harness.provider("cloud", "STATIC", "1").await;
+    let id = harness.credential("cloud", "STATIC");
+    let config = RefreshConfig::new(Strategy::External, "");
+    harness.cluster.apply(Command::ConfigureRefresh {
+        credential: id,
+        config,
+        material: Default::default(),
+        expires_at: None,
+    });
+    let [shown] = status(&harness, "STATIC").await.try_into().unwrap();
+    assert_eq!(
+        (shown.cause.as_str(), shown.due_at_ms),
+        ("", None),
+        "it has no end"
+    );
+    let push = |value: &str, end: Option<u64>| v1::UpdateProviderRequest {
+        name: "cloud".to_owned(),
+        credentials: [(
+            "STATIC".to_owned(),
+            v1::StaticCredential {
+                value: value.to_owned(),
+                expires_at_ms: end,
+            },
+        )]
+        .into(),
+        ..Default::default()
+    };
+    let end = harness.cluster.now().0 + 3_600_000;
+    let pushed = harness
+        .providers()
+        .update_provider(push("2", Some(end)))
+        .await;
+    pushed.unwrap();
+    let [shown] = status(&harness, "STATIC").await.try_into().unwrap();
+    assert_eq!(shown.verdict(), v1::Verdict::Fresh);
+    assert!(shown.due_at_ms.unwrap() < end);
+    harness.cluster.push_clock(Duration::from_secs(3_599));
+    let [shown] = status(&harness, "STATIC").await.try_into().unwrap();
+    assert!(shown.cause.contains("overdue"), "{}", shown.cause);
+    assert!(shown.remedy.contains("provider update"), "{}", shown.remedy);
+    assert_eq!(shown.verdict(), v1::Verdict::Fresh, "it is still good");
 }
 
 #[tokio::test]

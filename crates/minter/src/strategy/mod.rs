@@ -13,8 +13,14 @@ use evermint_core::strategy::Strategy;
 use crate::material::{FieldError, MaterialSchema};
 use crate::outside::Setup;
 
+mod aws;
+mod aws_sts_assume_role;
+mod aws_sts_web_identity;
 mod client;
 mod entra;
+mod exec;
+mod external;
+mod github_app_installation;
 mod google;
 mod google_authorized_user;
 mod google_external_account;
@@ -25,6 +31,11 @@ mod oauth2_jwt_bearer;
 mod oauth2_refresh_token;
 mod oauth2_token_exchange;
 
+pub use aws_sts_assume_role::AwsStsAssumeRole;
+pub use aws_sts_web_identity::AwsStsWebIdentity;
+pub use exec::Exec;
+pub use external::External;
+pub use github_app_installation::GitHubAppInstallation;
 pub use google_authorized_user::GoogleAuthorizedUser;
 pub use google_external_account::GoogleExternalAccount;
 pub use google_service_account_jwt::GoogleServiceAccountJwt;
@@ -147,6 +158,11 @@ pub fn refresher(strategy: Strategy) -> &'static dyn CredentialRefresher {
         Strategy::OAuth2TokenExchange => &OAuth2TokenExchange,
         Strategy::OAuth2JwtBearer => &OAuth2JwtBearer,
         Strategy::IbmIamApikey => &IbmIamApikey,
+        Strategy::AwsStsAssumeRole => &AwsStsAssumeRole,
+        Strategy::AwsStsWebIdentity => &AwsStsWebIdentity,
+        Strategy::GitHubAppInstallation => &GitHubAppInstallation,
+        Strategy::Exec => &Exec,
+        Strategy::External => &External,
     }
 }
 
