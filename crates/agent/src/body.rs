@@ -52,7 +52,8 @@ pub(crate) async fn read(mut body: Incoming, max: usize) -> Result<Bytes, Unread
     if hint.lower() > max as u64 {
         return Err(Unread::TooLarge(max));
     }
-    let mut read = BytesMut::with_capacity(usize::try_from(hint.lower()).unwrap_or(max));
+    // What is announced is believed only when it comes.
+    let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(Unread::Broken)?.into_data() else {
             continue;

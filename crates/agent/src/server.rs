@@ -1,10 +1,11 @@
 //! Connections: plain or TLS, HTTP/1.1 or HTTP/2, told apart by their first bytes; and their end.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,8 +19,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::answer::text;
 use crate::body::Body;
-use crate::ca::{OWN, Shown};
+use crate::ca::{OWN, Shown, host_of, is_own};
 use crate::proxy::Endpoint;
 use crate::shared::Shared;
 use crate::{inference, local, proxy};
@@ -32,6 +34,8 @@ const HELLO: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// The pause after the system refused a connection, such as for want of descriptors.
 const BREATH: Duration = Duration::from_millis(50);
+/// How Google's metadata server is known.
+const METADATA: &str = "metadata.google.internal";
 /// The first byte of a TLS connection.
 const TLS: u8 = 0x16;
 
@@ -194,13 +198,18 @@ impl Server {
     }
 
     async fn answer(&self, face: &Face, request: Request<Incoming>) -> Response<Body> {
+        if matches!(face, Face::Front | Face::Local) && is_misled(&request) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "this agent is not the host that was asked for\n",
+            );
+        }
         match face {
             Face::Local => self.local.serve(&self.shared, &request),
             Face::Inference => inference::serve(&self.shared, request).await,
             Face::Bound(endpoint) => proxy::bound(&self.shared, endpoint, request).await,
             Face::Front | Face::FrontOnNetwork => {
-                let absolute =
-                    request.version() < Version::HTTP_2 && request.uri().authority().is_some();
+                let absolute = is_for_a_proxy(&request);
                 if request.method() == Method::CONNECT {
                     proxy::connect(self, request).await
                 } else if absolute {
@@ -211,4 +220,32 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether the request names a whole URL, as requests to proxies do. Over HTTP/2, all do.
+fn is_for_a_proxy<B>(request: &Request<B>) -> bool {
+    request.version() < Version::HTTP_2 && request.uri().authority().is_some()
+}
+
+/// Whether a browser was led here: by a name that somebody else has made to point to this address, or
+/// by a page of another site. What a page does is not what the sandbox wants.
+fn is_misled<B>(request: &Request<B>) -> bool {
+    if request.method() == Method::CONNECT || is_for_a_proxy(request) {
+        return false;
+    }
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    if header("sec-fetch-site").is_some_and(|site| site.ends_with("-site")) {
+        return true;
+    }
+    let named = request.uri().authority().cloned();
+    let named = named.or_else(|| header("host")?.parse().ok());
+    named.is_some_and(|authority| {
+        let host = host_of(&authority);
+        !is_own(&host) && host != METADATA && host.parse::<IpAddr>().is_err()
+    })
 }

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Decides whether a token is good now.
-pub type Judge = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+pub type Judge = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -124,9 +125,9 @@ impl Api {
         format!("http://{}", self.address)
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.address.port()
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What it was sent.
@@ -199,7 +200,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
         shared.seen.send_modify(|all| all.push(seen));
     }
     let verdict = match &shared.judge {
-        Some(judge) => judge(&token),
+        Some(judge) => judge(token.clone()).await,
         None => {
             let good = shared.good.lock().unwrap_or_else(PoisonError::into_inner);
             good.contains(&token)

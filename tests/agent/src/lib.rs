@@ -5,10 +5,12 @@
 mod api;
 mod bundle;
 mod gateway;
+mod tls;
 
 pub use api::{Api, Judge, Seen};
 pub use bundle::{bundle, credential, route, token};
 pub use gateway::Gateway;
+pub use tls::TlsFront;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 mod calls {
     mod answers;
+    mod bound;
     mod credentials;
     mod metadata;
     mod proxy;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
@@ -42,6 +43,9 @@ Examples:
   evermint agent run --sandbox agent-1 -- python3 agent.py
   evermint agent run --sandbox agent-1 --metadata google -- gcloud storage ls";
 
+/// How long what a command has left behind may go on calling.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Commands about the agent.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -69,6 +73,14 @@ pub enum Command {
         /// sandbox's tokens.
         #[arg(long)]
         insecure_network: bool,
+        /// Time that calls under way have to end when the agent is stopped.
+        #[arg(
+            long,
+            env = "EVERMINT_AGENT_SHUTDOWN_GRACE",
+            default_value = "30s",
+            value_name = "TIME"
+        )]
+        shutdown_grace: Time,
         #[command(flatten)]
         args: Args,
     },
@@ -162,14 +174,6 @@ pub struct Args {
         value_name = "TIME"
     )]
     max_staleness: Time,
-    /// Time that calls under way have to end when the agent is stopped.
-    #[arg(
-        long,
-        env = "EVERMINT_AGENT_SHUTDOWN_GRACE",
-        default_value = "30s",
-        value_name = "TIME"
-    )]
-    shutdown_grace: Time,
     /// How log lines are written.
     #[arg(
         long,
@@ -227,6 +231,7 @@ impl Command {
                 listen,
                 local_listen,
                 insecure_network,
+                shutdown_grace,
                 args,
             } => {
                 let listening = Config {
@@ -235,7 +240,7 @@ impl Command {
                     network: insecure_network,
                     ..Config::default()
                 };
-                args.serve(client, listening).await
+                args.serve(client, listening, shutdown_grace).await
             }
             Self::Run {
                 ready_timeout,
@@ -255,7 +260,7 @@ impl Command {
 }
 
 impl Args {
-    async fn serve(self, client: &ClientArgs, listening: Config) -> Result<ExitCode> {
+    async fn serve(self, client: &ClientArgs, listening: Config, grace: Time) -> Result<ExitCode> {
         log_to_stderr(
             self.log_format,
             self.log_filter.as_deref().unwrap_or("info"),
@@ -270,7 +275,6 @@ impl Args {
             "agent started: let SSL_CERT_FILE be the bundle to trust it"
         );
         let signal = stop.wait().await;
-        let grace = self.shutdown_grace;
         tracing::info!(signal, %grace, "stopping; a second signal stops at once");
         tokio::select! {
             drained = agent.shutdown(grace.get()) => {
@@ -309,7 +313,7 @@ impl Args {
             .await
             .map_err(explained)?;
         // What the command has left behind may still be calling.
-        agent.shutdown(self.shutdown_grace.get()).await;
+        agent.shutdown(LEFT_BEHIND).await;
         Ok(code(status))
     }
 

@@ -249,3 +249,29 @@ async fn a_body_that_cannot_be_read_is_refused_before_anything_is_sent() {
     }
     assert!(api.seen().is_empty());
 }
+
+#[tokio::test]
+async fn a_page_in_a_browser_is_not_served() {
+    let (_gateway, api, running) = start(|url| vec![route("inference.local", url, live())]).await;
+    for (name, value, status) in [
+        // A name that somebody has made to point here.
+        ("host", "evil.example", 421),
+        ("sec-fetch-site", "cross-site", 421),
+        ("sec-fetch-site", "same-site", 421),
+        ("host", "localhost:1234", 200),
+        ("host", "inference.local", 200),
+        ("sec-fetch-site", "none", 200),
+    ] {
+        let answer = post(&running, CHAT, &json!({}), &[(name, value)]).await;
+        assert_eq!(answer.status(), status, "{name}: {value}");
+        let local = reqwest::Client::new()
+            .get(running.local_url("/healthz"))
+            .header(name, value);
+        assert_eq!(
+            local.send().await.unwrap().status(),
+            status,
+            "{name}: {value}"
+        );
+    }
+    assert_eq!(api.seen().len(), 3);
+}
