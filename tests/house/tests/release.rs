@@ -54,6 +54,6 @@ fn what_is_released_is_built_without_any_feature() {
         assert!(!text.to_lowercase().contains("failpoint"), "{file}");
     }
     let image = fs::read_to_string(root().join("deploy/Dockerfile")).unwrap();
-    assert!(image.contains("cargo build --release --locked -p evermint\n"));
-    assert!(image.contains("target/release/evermint /usr/local/bin/evermint\n"));
+    assert!(image.contains("cargo build --profile dist --locked -p evermint\n"));
+    assert!(image.contains("target/dist/evermint /usr/local/bin/evermint\n"));
 }
