@@ -176,7 +176,7 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let asked = hello.server_name();
         let other = asked.is_some_and(|name| {
-            !name.eq_ignore_ascii_case(&self.host) && !(is_own(name) && is_own(&self.host))
+            !(name.eq_ignore_ascii_case(&self.host) || is_own(name) && is_own(&self.host))
         });
         if other {
             None

@@ -61,7 +61,7 @@ impl World {
         match message {
             Message::Propose(from, proposal) => {
                 if self.replicas[slot].leading.is_some() {
-                    self.append(slot, from, proposal);
+                    self.append(slot, from, *proposal);
                 } else {
                     self.send(slot, from, Message::NotLeader(proposal.request));
                 }
@@ -154,7 +154,7 @@ impl World {
             self.append(slot, slot, proposal);
         } else if let Some(hint) = hint.filter(|hint| *hint != slot) {
             outgoing.sent += 1;
-            self.send(slot, hint, Message::Propose(slot, proposal));
+            self.send(slot, hint, Message::Propose(slot, Box::new(proposal)));
         }
     }
 

@@ -91,7 +91,7 @@ pub(crate) enum What {
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     /// A proposal, forwarded to whom the sender takes for the leader.
-    Propose(Slot, Proposal),
+    Propose(Slot, Box<Proposal>),
     Answered(RequestId, Answer),
     NotLeader(RequestId),
     /// The log is committed up to there.
