@@ -164,7 +164,11 @@ impl Local {
     /// As the leader: lets a quorum confirm it, and remembers.
     pub(crate) async fn confirm(&self) -> Result<(), String> {
         let as_of = self.clock.boot();
+        let stamp = self.clock.stamp();
         let position = self.confirmed_position().await?;
+        // A leader that a quorum knows sets the clock, as its entries do. One that was just started
+        // would else reckon from the last entry of its former life, and serve what has expired since.
+        self.views.clock_pushed(self.clock.observe(stamp));
         *self
             .confirmed
             .lock()

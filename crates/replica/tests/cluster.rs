@@ -3,15 +3,17 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_core::command::{Answer, Command, Proposal, Refusal};
 use evermint_core::id::{Position, ProviderId, ReplicaId, RequestId, SessionId, ShardId};
-use evermint_core::port::{ProposeError, Proposer, StateView, Touched};
+use evermint_core::port::{Clock, ProposeError, Proposer, StateView, Touched};
 use evermint_core::record::Key;
+use evermint_core::time::Clocks;
 use evermint_proto::replica::v1 as wire;
 use evermint_proto::replica::v1::replica_client::ReplicaClient;
-use evermint_replica::{Error, Heard, Node};
+use evermint_replica::{Config, Error, Heard, Node, SystemClock};
 use futures::StreamExt;
 use support::*;
 use tonic::Code;
@@ -346,10 +348,49 @@ async fn what_was_deleted_leaves_every_log_and_any_replica_can_tell() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_same_data_is_refused() {
     let cluster = cluster(1).await;
-    let config = evermint_replica::Config {
+    let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         ..cluster[0].0.config()
     };
     let refused = Node::start(config).await;
     assert!(matches!(refused, Err(Error::InUse(_))));
+}
+
+/// The clocks of this machine, an hour later by the wall.
+struct AnHourLater;
+
+impl Clock for AnHourLater {
+    fn read(&self) -> Clocks {
+        let now = SystemClock.read();
+        Clocks {
+            wall: now.wall + HOUR,
+            ..now
+        }
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_just_started_serves_nothing_by_the_clock_of_its_former_life() {
+    // Found by `chaos kills`: it led again at once, and served what had expired while it was away.
+    let (home, node) = cluster(1).await.remove(0);
+    write(&node, 0).await;
+    let before = node.now();
+    node.shutdown().await;
+    drop(node);
+    let node = start(Config {
+        clock: Arc::new(AnHourLater),
+        ..home.config()
+    })
+    .await;
+    // Reads are refused until it knows itself in touch.
+    let fit = async {
+        while node.staleness().is_none() {
+            tokio::task::yield_now().await;
+        }
+        node.now()
+    };
+    let now = tokio::time::timeout(BOUND, fit).await.unwrap();
+    assert!(now >= before + HOUR, "{now:?} after {before:?}");
 }
