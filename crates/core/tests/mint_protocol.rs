@@ -327,7 +327,7 @@ fn a_grant_that_dies_after_a_doubt_names_the_lost_mint() {
 
 #[test]
 fn an_answer_that_was_lost_is_a_doubt_only_where_material_is_spent() {
-    for strategy in Strategy::ALL {
+    for strategy in Strategy::ALL.into_iter().filter(|s| !s.is_pushed()) {
         let doubt = strategy == Strategy::OAuth2RefreshToken;
         let mut w = strict();
         w.configure(strategy, ReplayPolicy::Strict);
