@@ -2,8 +2,8 @@
 //! and the built-in ones.
 //!
 //! The profile itself is [`evermint_core::profile::Profile`]. [`yaml`] makes a bounded tree with
-//! line numbers of a text, [`read`] a profile of a tree, [`lint`] looks for what no type forbids,
-//! [`write`] is the way back. Names of fields are OpenShell's where it has the thing.
+//! line numbers of a text, [`mod@read`] a profile of a tree, [`mod@lint`] looks for what no type forbids,
+//! [`mod@write`] is the way back. Names of fields are OpenShell's where it has the thing.
 
 pub mod builtin;
 mod finding;
