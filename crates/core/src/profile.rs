@@ -8,6 +8,7 @@
 
 pub mod binding;
 pub mod catalog;
+pub mod refresh;
 pub mod route;
 pub mod template;
 

@@ -9,6 +9,7 @@ pub mod health;
 pub mod inference;
 pub mod keygen;
 pub mod man;
+pub mod profile;
 pub mod provider;
 pub mod refresh;
 pub mod sandbox;

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod bundle;
 pub mod cluster;
+pub mod profile;
 pub mod provider;
 pub mod refresh;
 pub mod route;

@@ -27,6 +27,9 @@ pub trait RefreshPolicy: Send + Sync + 'static {
     /// put it.
     fn is_secret(&self, strategy: Strategy, material: &str) -> bool;
 
+    /// Whether `strategy` knows this material.
+    fn takes(&self, strategy: Strategy, material: &str) -> bool;
+
     /// Every problem of a configuration, in the order of its fields: material that is missing,
     /// malformed or unknown, and a token endpoint that is not allowed. Fields are named as in
     /// `evermint.v1`; material is `material["name"]` whether it is secret or not.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use evermint_proto::v1::audit_server::AuditServer;
 use evermint_proto::v1::cluster_server::ClusterServer;
 use evermint_proto::v1::inference_server::InferenceServer;
+use evermint_proto::v1::profiles_server::ProfilesServer;
 use evermint_proto::v1::providers_server::ProvidersServer;
 use evermint_proto::v1::ready::bundles_server::BundlesServer;
 use evermint_proto::v1::refreshes_server::RefreshesServer;
@@ -206,6 +207,7 @@ fn routes(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = Routes::new(limited!(ProvidersServer))
+        .add_service(limited!(ProfilesServer))
         .add_service(limited!(RefreshesServer))
         .add_service(limited!(InferenceServer))
         .add_service(limited!(SandboxesServer))

@@ -239,6 +239,15 @@ pub(crate) fn not_found(kind: Kind, name: impl std::fmt::Display) -> Status {
     )
 }
 
+/// A built-in profile is no state that could be deleted.
+pub(crate) fn built_in(id: impl std::fmt::Display) -> Status {
+    new(
+        Code::FailedPrecondition,
+        "built-in",
+        format!("profile {id} is built in and cannot be deleted"),
+    )
+}
+
 /// No credentials with the call, or not the right ones.
 pub(crate) fn unauthenticated(what: &'static str) -> Status {
     new(Code::Unauthenticated, "unauthenticated", what)

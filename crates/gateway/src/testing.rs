@@ -456,6 +456,10 @@ impl RefreshPolicy for AllowAll {
         matches!(material, "client_secret" | "refresh_token" | "private_key")
     }
 
+    fn takes(&self, _: Strategy, _: &str) -> bool {
+        true
+    }
+
     fn check(&self, _: &RefreshConfig, _: &BTreeMap<String, Secret>) -> Vec<FieldProblem> {
         Vec::new()
     }
@@ -469,6 +473,13 @@ pub struct WantMaterial;
 impl RefreshPolicy for WantMaterial {
     fn is_secret(&self, strategy: Strategy, material: &str) -> bool {
         AllowAll.is_secret(strategy, material)
+    }
+
+    fn takes(&self, _: Strategy, material: &str) -> bool {
+        matches!(
+            material,
+            "client_id" | "client_secret" | "refresh_token" | "client_email" | "private_key"
+        )
     }
 
     fn check(

@@ -5,6 +5,8 @@ use evermint_core::profile::catalog::Catalog;
 /// The texts of the built-in profiles, by file name.
 pub const FILES: &[(&str, &str)] = &[
     ("anthropic", include_str!("../builtin/anthropic.yaml")),
+    ("aws", include_str!("../builtin/aws.yaml")),
+    ("aws-bedrock", include_str!("../builtin/aws-bedrock.yaml")),
     ("azure-openai", include_str!("../builtin/azure-openai.yaml")),
     ("deepinfra", include_str!("../builtin/deepinfra.yaml")),
     (
@@ -12,6 +14,7 @@ pub const FILES: &[(&str, &str)] = &[
         include_str!("../builtin/generic-oauth2.yaml"),
     ),
     ("github", include_str!("../builtin/github.yaml")),
+    ("github-app", include_str!("../builtin/github-app.yaml")),
     ("google-cloud", include_str!("../builtin/google-cloud.yaml")),
     (
         "google-vertex-ai",

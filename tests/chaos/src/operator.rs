@@ -198,7 +198,7 @@ async fn send(
         Call::CreateProvider { provider } => {
             let request = CreateProviderRequest {
                 name: provider,
-                r#type: "test".to_owned(),
+                r#type: "generic-oauth2".to_owned(),
                 ..CreateProviderRequest::default()
             };
             position(providers.create_provider(request).await, |a| a.position)?

@@ -65,7 +65,7 @@ impl Refreshing {
         };
         let create = CreateProviderRequest {
             name: this.provider.clone(),
-            r#type: "test".to_owned(),
+            r#type: "generic-oauth2".to_owned(),
             ..CreateProviderRequest::default()
         };
         let call = async |channel| providers(channel).create_provider(create.clone()).await;

@@ -11,7 +11,7 @@ use evermint_proto::v1;
 use evermint_proto::v1::providers_client::ProvidersClient;
 
 use super::erasure::ErasureArgs;
-use super::{PAGE, all_pages, refresh, trial};
+use super::{PAGE, all_pages, profile, refresh, trial};
 use crate::cli::Client;
 use crate::discover::{self, Found, Here};
 use crate::exit::usage;
@@ -22,7 +22,7 @@ use crate::view::{Deletion, Deletions};
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
-  evermint provider create vertex --type google-vertex --config region=europe-west4
+  evermint provider create vertex --type google-vertex-ai --config region=europe-west4
   evermint provider create github --type github --credential GITHUB_TOKEN=@token.txt
   pass show openai | evermint provider create openai --type openai --credential OPENAI_API_KEY=-
   evermint provider create nvidia --type nvidia --credential NVIDIA_API_KEY
@@ -55,6 +55,9 @@ pub enum Command {
     /// Say how credentials are minted, and see how that goes.
     #[command(subcommand)]
     Refresh(refresh::Command),
+    /// Look at what is known of types of providers, and add your own.
+    #[command(subcommand)]
+    Profile(profile::Command),
     /// The same as `provider refresh configure`.
     #[command(after_help = refresh::CONFIGURE_EXAMPLES)]
     RefreshConfig(Box<refresh::ConfigureArgs>),
@@ -90,7 +93,8 @@ impl NameArgs {
 pub struct CreateArgs {
     #[command(flatten)]
     name: NameArgs,
-    /// Its type, such as google-vertex; never changes.
+    /// Its type: the id or an alias of a profile, such as google-vertex-ai or vertex (see `provider
+    /// profile list`); never changes.
     #[arg(long, value_name = "TYPE")]
     r#type: String,
     /// A plain setting (repeatable): KEY=VALUE, or a source as for --credential.
@@ -201,6 +205,7 @@ impl Command {
             Self::Update(args) => update(args, client).await?,
             Self::Delete(args) => delete(args, client).await?,
             Self::Refresh(command) => return command.run(client).await,
+            Self::Profile(command) => return command.run(client).await,
             Self::RefreshConfig(args) => return refresh::configure(*args, client).await,
             Self::RefreshStatus(args) => refresh::status(args, client).await?,
             Self::Rotate(args) => return refresh::rotate(args, client).await,

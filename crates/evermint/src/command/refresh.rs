@@ -31,13 +31,13 @@ use crate::view::{Deletion, Deletions};
 pub const CONFIGURE_EXAMPLES: &str = "\
 Examples:
   evermint provider refresh configure graph --credential-key MS_GRAPH_ACCESS_TOKEN \\
-      --strategy oauth2-refresh-token --token-url https://idp.example/oauth2/token \\
+      --strategy oauth2-refresh-token --material tenant_id=contoso.example \\
       --material client_id=0oa1 --secret-material refresh_token=@refresh-token.txt
   evermint provider refresh configure crm --credential-key CRM_TOKEN \\
       --strategy oauth2-client-credentials --token-url https://idp.example/oauth2/token \\
       --scope crm.read --material client_id=0oa2 --secret-material client_secret=env:CRM_SECRET
   evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN \\
-      --from-service-account key.json --scope https://www.googleapis.com/auth/cloud-platform
+      --from-service-account key.json
   evermint provider refresh configure vertex --credential-key VERTEX_AI_TOKEN --from-gcloud-adc
   evermint provider refresh configure aws --credential-key AWS_ACCESS_KEY_ID \\
       --strategy aws-sts-assume-role --material role_arn=arn:aws:iam::123456789012:role/agent \\
@@ -68,12 +68,13 @@ pub struct ConfigureArgs {
     /// The credential: the environment variable that sandboxes use.
     #[arg(long, value_name = "KEY")]
     credential_key: String,
-    /// How it is minted; an unknown one is answered with those that are known.
+    /// How it is minted: one of the strategies of the provider's profile, such as
+    /// oauth2-refresh-token (see `provider profile list`).
     #[arg(long, value_name = "STRATEGY", required_unless_present = "found")]
     strategy: Option<String>,
     #[command(flatten)]
     found: FoundArgs,
-    /// The issuer's token endpoint, as far as the strategy does not know it by itself.
+    /// The issuer's token endpoint, where the profile leaves it to you, as generic-oauth2 does.
     #[arg(
         long,
         value_name = "URL",
@@ -81,7 +82,7 @@ pub struct ConfigureArgs {
         hide_default_value = true
     )]
     token_url: String,
-    /// A scope to ask for (repeatable).
+    /// A scope to ask for (repeatable); those of the profile if none is given.
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
     /// Material, such as client_id=… (repeatable): KEY=VALUE, or a source as for
@@ -113,9 +114,10 @@ pub struct ConfigureArgs {
     #[arg(long, value_name = "TIME")]
     credential_expires_at: Option<Moment>,
     /// What the issuer does with a refresh token that was used once: `strict` (a second use may
-    /// revoke the grant), `safe` (it keeps working), or `grace=30s` (it works that long).
-    #[arg(long, value_name = "POLICY", default_value = "strict")]
-    replay_policy: Replay,
+    /// revoke the grant), `safe` (it keeps working), or `grace=30s` (it works that long). As the
+    /// profile says if not given.
+    #[arg(long, value_name = "POLICY")]
+    replay_policy: Option<Replay>,
     /// How long before its end a token is replaced; computed from its lifetime if not given.
     #[arg(long, value_name = "TIME")]
     refresh_before: Option<Time>,
@@ -322,9 +324,9 @@ impl ConfigureArgs {
             material_expires_at_ms: ends,
             material,
             secret_material,
-            replay: Some(v1::ReplayPolicy {
-                kind: self.replay_policy.kind.into(),
-                grace_ms: self.replay_policy.grace_ms,
+            replay: self.replay_policy.map(|policy| v1::ReplayPolicy {
+                kind: policy.kind.into(),
+                grace_ms: policy.grace_ms,
             }),
             refresh_before_ms: self.refresh_before.map(Time::as_millis),
             not_before_ms: self.not_before.map(Time::as_millis),

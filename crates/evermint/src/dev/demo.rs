@@ -113,7 +113,7 @@ impl Demo {
         }
         let create = v1::CreateProviderRequest {
             name: account.provider.to_owned(),
-            r#type: "demo".to_owned(),
+            r#type: "generic-oauth2".to_owned(),
             ..Default::default()
         };
         gateways

@@ -31,6 +31,11 @@ impl RefreshPolicy for Policy {
         fields.any(|field| field.secret && field.name == material)
     }
 
+    fn takes(&self, strategy: Strategy, material: &str) -> bool {
+        let mut fields = refresher(strategy).schema().fields();
+        fields.any(|field| field.name == material)
+    }
+
     fn check(
         &self,
         config: &RefreshConfig,

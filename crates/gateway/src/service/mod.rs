@@ -4,8 +4,10 @@
 mod audit;
 mod bundles;
 mod cluster;
+mod configure;
 mod inference;
 mod page;
+mod profiles;
 mod providers;
 mod refreshes;
 mod sandboxes;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evermint_core::command::{Command, Kind, StaticValue};
-use evermint_core::id::{CredentialId, CredentialKey, Name, ProviderId, Workspace};
+use evermint_core::id::{CredentialId, CredentialKey, Name, ProviderId, ProviderType, Workspace};
 use evermint_core::provider::limit;
 use evermint_core::secret::Secret;
 use evermint_core::state::State;
@@ -31,6 +31,14 @@ impl Providers for Services {
         rim.map("config", &request.config, limit::CONFIG);
         rim.count("credentials", request.credentials.len(), limit::CREDENTIALS);
         let values = values(&mut rim, request.credentials);
+        let kind = workspace.as_ref().zip(kind).map(|(workspace, written)| {
+            let kind = self
+                .ports
+                .catalog
+                .canonical(&self.state(), workspace, &written);
+            self.check_config(&mut rim, workspace, &kind, &request.config);
+            kind
+        });
         let (workspace, name, kind) = rim.finish(|| Some((workspace?, name?, kind?)))?;
 
         let id = ProviderId(Uuid::new_v4().as_u128());
@@ -114,7 +122,21 @@ impl Providers for Services {
         let expires_at = ends(&mut rim, &request.expires_at_ms);
         let (workspace, name) = rim.finish(|| Some((workspace?, name?)))?;
 
-        let id = self.provider(&workspace, &name).await?.id;
+        let provider = self.provider(&workspace, &name).await?;
+        let mut rim = Rim::default();
+        let mut merged = provider.config.clone();
+        for (key, value) in &config {
+            match value {
+                Some(value) => merged.insert(key.clone(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        // What was there before is no reason to refuse other changes.
+        if merged != provider.config {
+            self.check_config(&mut rim, &workspace, &provider.kind, &merged);
+        }
+        rim.finish(|| Some(()))?;
+        let id = provider.id;
         let mut credentials: BTreeMap<_, _> = deleted.into_iter().map(|key| (key, None)).collect();
         let sealed = self.seal_all(id, values)?;
         credentials.extend(sealed.into_iter().map(|(key, value)| (key, Some(value))));
@@ -157,6 +179,20 @@ impl Providers for Services {
 }
 
 impl Services {
+    /// Notes what the profile of a type does not allow in a provider's settings.
+    fn check_config(
+        &self,
+        rim: &mut Rim,
+        workspace: &Workspace,
+        kind: &ProviderType,
+        config: &BTreeMap<String, String>,
+    ) {
+        let found = self.ports.catalog.of(&self.state(), workspace, kind);
+        for (key, problem) in found.iter().flat_map(|f| f.profile().check_config(config)) {
+            rim.problem(entry("config", &key), problem);
+        }
+    }
+
     /// The provider as it is in `state`; `None` if it was deleted meanwhile.
     fn shown(&self, state: &State, id: ProviderId) -> Option<v1::Provider> {
         let provider = state.providers.get(&id)?;

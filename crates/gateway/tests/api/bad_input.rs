@@ -348,7 +348,7 @@ async fn a_bad_refresh_is_refused_and_the_field_named() {
                 ..good()
             },
             &[
-                "material[\"client_id\"] is needed by oauth2-client-credentials",
+                "material[\"client_id\"] is missing: The client's id",
                 "material[\"client_secret\"] is needed",
             ],
         ),

@@ -13,6 +13,7 @@ use evermint_proto::v1::audit_client::AuditClient;
 use evermint_proto::v1::bundles_client::BundlesClient;
 use evermint_proto::v1::cluster_client::ClusterClient;
 use evermint_proto::v1::inference_client::InferenceClient;
+use evermint_proto::v1::profiles_client::ProfilesClient;
 use evermint_proto::v1::providers_client::ProvidersClient;
 use evermint_proto::v1::refreshes_client::RefreshesClient;
 use evermint_proto::v1::sandboxes_client::SandboxesClient;
@@ -59,6 +60,10 @@ impl Harness {
 
     pub(crate) fn providers(&self) -> ProvidersClient<Channel> {
         ProvidersClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn profiles(&self) -> ProfilesClient<Channel> {
+        ProfilesClient::new(self.channel.clone())
     }
 
     pub(crate) fn refreshes(&self) -> RefreshesClient<Channel> {

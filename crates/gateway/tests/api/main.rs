@@ -7,6 +7,7 @@ mod cluster;
 mod harness;
 mod inference;
 mod passthrough;
+mod profiles;
 mod providers;
 mod refreshes;
 mod sandboxes;

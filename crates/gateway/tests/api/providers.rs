@@ -29,7 +29,7 @@ async fn a_provider_is_created_shown_changed_and_deleted() {
             provider.name.as_str(),
             provider.r#type.as_str()
         ),
-        ("default", "cloud", "vertex")
+        ("default", "cloud", "google-vertex-ai")
     );
     assert_eq!(provider.version, 1);
     let keys = |p: &v1::Provider| -> Vec<(String, bool, u64)> {

@@ -45,7 +45,7 @@ fn refused(cluster: &Cluster, args: &[&str], said: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_refused_by_its_field_and_changes_nothing() {
     let cluster = Cluster::start(Options::default()).await;
-    let created = run(&cluster, &["provider", "create", "known", "--type=test"]);
+    let created = run(&cluster, &["provider", "create", "known", "--type=generic-oauth2"]);
     assert!(created.status.success(), "{created:?}");
     let position = cluster.caught_up().await;
 
@@ -81,7 +81,7 @@ async fn bad_input_is_refused_by_its_field_and_changes_nothing() {
     );
     refused(
         &cluster,
-        &["provider", "create", "od d/nämé", "--type=test"],
+        &["provider", "create", "od d/nämé", "--type=generic-oauth2"],
         &["name"],
     );
 
@@ -92,7 +92,7 @@ async fn bad_input_is_refused_by_its_field_and_changes_nothing() {
     };
     let request = CreateProviderRequest {
         name: "huge".to_owned(),
-        r#type: "test".to_owned(),
+        r#type: "generic-oauth2".to_owned(),
         credentials: [("HUGE_TOKEN".to_owned(), huge)].into(),
         ..CreateProviderRequest::default()
     };

@@ -70,7 +70,7 @@ async fn write(admin: Admin, writer: usize, acknowledged: Arc<AtomicU64>) -> (St
     let mut client = ProvidersClient::new(admin.on(writer % admin.replicas()));
     let create = CreateProviderRequest {
         name: name.clone(),
-        r#type: "test".to_owned(),
+        r#type: "generic-oauth2".to_owned(),
         config: [("n".to_owned(), "0".to_owned())].into(),
         ..CreateProviderRequest::default()
     };

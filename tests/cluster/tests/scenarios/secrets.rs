@@ -104,7 +104,7 @@ async fn create_static(cluster: &Cluster) {
     };
     let create = CreateProviderRequest {
         name: "static".to_owned(),
-        r#type: "test".to_owned(),
+        r#type: "generic-oauth2".to_owned(),
         credentials: [("STATIC_TOKEN".to_owned(), value)].into(),
         ..CreateProviderRequest::default()
     };

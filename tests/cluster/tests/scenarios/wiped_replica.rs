@@ -20,7 +20,7 @@ async fn a_wiped_replica_comes_back_as_a_new_one_by_snapshot() {
     .await;
     let create = CreateProviderRequest {
         name: "counter".to_owned(),
-        r#type: "test".to_owned(),
+        r#type: "generic-oauth2".to_owned(),
         ..CreateProviderRequest::default()
     };
     let call = async |channel| {
