@@ -73,6 +73,13 @@ impl Bundles for Service {
         }))
     }
 
+    async fn report_token(
+        &self,
+        _: Request<v1::ReportTokenRequest>,
+    ) -> Result<Response<v1::ReportTokenResponse>, Status> {
+        Err(Status::unimplemented("nothing is minted here"))
+    }
+
     type WatchBundleStream =
         Pin<Box<dyn Stream<Item = Result<ready::WatchBundleResponse, Status>> + Send>>;
 

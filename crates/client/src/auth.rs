@@ -18,6 +18,9 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     /// If there is none. The text is logged; the client asks again.
     async fn token(&self) -> Result<Secret, BoxError>;
+
+    /// An endpoint refused the token: the next one should be another one.
+    fn refused(&self) {}
 }
 
 /// A token that never changes.

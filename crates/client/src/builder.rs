@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evermint_core::id::{Name, Workspace};
 use evermint_core::port::Clock;
+use evermint_core::secret::Secret;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use crate::dice::Dice;
 use crate::driver::Driver;
 use crate::endpoints::{Endpoints, Penalty};
 use crate::error::Error;
+use crate::own;
 use crate::pace::Pace;
 use crate::resolve::{Addresses, Follow, Resolve, SystemResolver};
 use crate::shared::{Progress, Shared};
@@ -34,9 +36,11 @@ use crate::wire::{Wire, check_ca};
 #[must_use]
 pub struct Builder {
     endpoints: Vec<String>,
+    preferred: Option<String>,
     sandbox: String,
     workspace: String,
     source: Option<Arc<dyn TokenSource>>,
+    own: Option<Secret>,
     ca: Option<Certificate>,
     plaintext: bool,
     max_staleness: Duration,
@@ -55,9 +59,11 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            preferred: None,
             sandbox: String::new(),
             workspace: String::new(),
             source: None,
+            own: None,
             ca: None,
             plaintext: false,
             max_staleness: MAX_STALENESS,
@@ -80,6 +86,13 @@ impl Builder {
         self
     }
 
+    /// The endpoint that is asked rather than others, such as the one on this machine: first, and
+    /// again as soon as it answers after a failure. One of the [`endpoints`](Self::endpoints).
+    pub fn prefer(mut self, url: impl Into<String>) -> Self {
+        self.preferred = Some(url.into());
+        self
+    }
+
     /// The sandbox's id, or its name in the workspace.
     pub fn sandbox(mut self, name_or_id: impl Into<String>) -> Self {
         self.sandbox = name_or_id.into();
@@ -95,6 +108,13 @@ impl Builder {
     /// Gives the bearer token of every call; without one, calls carry none.
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
         self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The token that the cluster issued to this sandbox. The client renews it at whichever endpoint
+    /// serves, as long as it runs; a [token source](Self::token_source) counts rather than this.
+    pub fn sandbox_token(mut self, token: impl Into<Secret>) -> Self {
+        self.own = Some(token.into());
         self
     }
 
@@ -151,6 +171,17 @@ impl Builder {
             self.max_staleness,
         );
         let shared = Arc::new(Shared::new(empty));
+        let preferred = self
+            .preferred
+            .and_then(|url| self.endpoints.iter().position(|other| *other == url));
+        let mut tasks = JoinSet::new();
+        let mut source = self.source;
+        if let (None, Some(first)) = (&source, self.own) {
+            let shared = Arc::downgrade(&shared);
+            let own = own::source(first, shared, self.timing.attempt, Arc::clone(&self.clock));
+            tasks.spawn_on(own::keep(Arc::clone(&own)), &runtime);
+            source = Some(own);
+        }
         let (progress_in, progress) = watch::channel(Progress::default());
         let known: Addresses = urls
             .iter()
@@ -161,7 +192,6 @@ impl Builder {
         let mut seeds = Dice::seeded(RandomState::new().hash_one(0));
         let mut dice = || Dice::seeded(seeds.roll());
 
-        let mut tasks = JoinSet::new();
         for (at, url) in urls.iter().enumerate() {
             if let Some((host, port)) = url.name() {
                 let follow = Follow {
@@ -189,15 +219,16 @@ impl Builder {
             clock: Arc::clone(&self.clock),
             cache: Cache::default(),
             placeholders: Arc::default(),
-            endpoints: Endpoints::new(penalty, dice()),
+            endpoints: Endpoints::new(penalty, preferred, dice()),
+            next_failback: Instant::now() + self.timing.failback,
             pace: Pace::new(self.timing.clone(), dice()),
             wire: Wire {
                 urls,
                 ca: self.ca,
-                source: self.source,
+                source,
                 clock: self.clock,
                 timing: self.timing,
-                clients: HashMap::new(),
+                channels: HashMap::new(),
             },
             addresses,
             addresses_wanted,
@@ -219,6 +250,11 @@ impl Builder {
         let urls: Vec<Url> = urls
             .map(|url| Url::parse(url, self.plaintext))
             .collect::<Result<_, _>>()?;
+        if let Some(url) = &self.preferred
+            && !self.endpoints.contains(url)
+        {
+            return Err(Error::setting("prefer", "must be one of the endpoints"));
+        }
         Name::new(self.sandbox.as_str()).map_err(|e| Error::setting("sandbox", e))?;
         if !self.workspace.is_empty() {
             Workspace::new(self.workspace.as_str()).map_err(|e| Error::setting("workspace", e))?;
@@ -265,6 +301,8 @@ mod tests {
             (good().workspace("team-a"), None),
             (good().endpoints([""; 0]), Some("endpoints")),
             (good().endpoints(["http://10.0.0.1:1"]), Some("endpoints")),
+            (good().prefer("http://127.0.0.1:1"), None),
+            (good().prefer("http://127.0.0.1:2"), Some("prefer")),
             (good().sandbox(""), Some("sandbox")),
             (good().workspace("a b"), Some("workspace")),
             (good().timing(zero), Some("timing")),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_core::bundle::{OlderBundle, SeenGeneration};
 use evermint_core::id::Position;
 use evermint_core::time::{MonoMs, UnixMs};
 use evermint_proto::v1;
@@ -19,6 +20,10 @@ pub(crate) struct Given {
     pub(crate) staleness: Duration,
 }
 
+/// Longer than any call takes: only a machine that slept, which the clock of calls does not count,
+/// sees an answer travel so long.
+const TRAVEL_MAX: Duration = Duration::from_secs(60);
+
 /// How it came, on this machine's clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Heard {
@@ -32,8 +37,12 @@ pub(crate) enum Heard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unbelievable {
     /// The fence of G6.
-    #[error("bundle generation {given} is older than {seen}, which was seen before")]
-    Older { given: Position, seen: Position },
+    #[error(transparent)]
+    Older(#[from] OlderBundle),
+    /// It tells nothing of the cluster's time: taken for the worst case, it would end values hours
+    /// early until the next answer.
+    #[error("the machine slept while the answer was on its way")]
+    Slept,
     /// It speaks of a bundle that was never given.
     #[error("no bundle was given")]
     NoBundle,
@@ -52,7 +61,7 @@ pub(crate) enum Taken {
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     /// The highest generation, of whatever is held or was held.
-    seen: Position,
+    seen: SeenGeneration,
     held: Option<Held>,
 }
 
@@ -69,7 +78,7 @@ pub(crate) struct Held {
 impl Cache {
     /// The `min_generation` of the next request.
     pub(crate) fn seen(&self) -> Position {
-        self.seen
+        self.seen.newest().unwrap_or_default()
     }
 
     /// The `known_revision` of the next request.
@@ -87,12 +96,13 @@ impl Cache {
     /// # Errors
     /// [`Unbelievable`].
     pub(crate) fn take(&mut self, given: Given, heard: Heard) -> Result<Taken, Unbelievable> {
-        if given.generation < self.seen {
-            return Err(Unbelievable::Older {
-                given: given.generation,
-                seen: self.seen,
-            });
+        if let Heard::Answer { sent, received } = heard
+            && received.since(sent) > TRAVEL_MAX
+        {
+            return Err(Unbelievable::Slept);
         }
+        let mut seen = self.seen;
+        seen.accept(given.generation)?;
         let before = self.held.as_ref();
         // What has the revision that is held is what is held.
         let new = given
@@ -126,7 +136,7 @@ impl Cache {
             clock,
             fresh_as_of: before.map_or(fresh_as_of, |h| h.fresh_as_of.max(fresh_as_of)),
         });
-        self.seen = given.generation;
+        self.seen = seen;
         Ok(taken)
     }
 
@@ -195,10 +205,10 @@ mod tests {
         }
     }
 
-    const OLDER: Result<Taken, Unbelievable> = Err(Unbelievable::Older {
+    const OLDER: Result<Taken, Unbelievable> = Err(Unbelievable::Older(OlderBundle {
         given: Position(6),
         seen: Position(7),
-    });
+    }));
 
     #[test]
     fn a_bundle_is_taken_confirmed_or_refused() {
@@ -247,6 +257,23 @@ mod tests {
         let mut cache = Cache::default();
         assert_eq!(cache.take(beat(7), at(0)), Err(Unbelievable::NoBundle));
         assert_eq!(cache.seen(), Position(0));
+    }
+
+    #[test]
+    fn an_answer_that_outlasted_a_sleep_is_asked_for_again() {
+        let mut cache = Cache::default();
+        for (received, expected) in [
+            (7_200_000, Err(Unbelievable::Slept)),
+            (60_001, Err(Unbelievable::Slept)),
+            (60_000, Ok(Taken::Changed)),
+        ] {
+            let heard = Heard::Answer {
+                sent: MonoMs(0),
+                received: MonoMs(received),
+            };
+            assert_eq!(cache.take(bundle(7, "a"), heard), expected, "{received}");
+            assert_eq!(cache.held().is_some(), expected.is_ok());
+        }
     }
 
     #[test]

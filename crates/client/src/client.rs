@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use evermint_core::id::Generation;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::report::Report;
 use crate::shared::{Progress, Shared};
 use crate::snapshot::Snapshot;
 
@@ -79,6 +81,26 @@ impl Client {
             progress,
             version,
         }
+    }
+
+    /// Tells the cluster that the value of a credential, of this generation, is refused where it is
+    /// used. It mints another one, once for each value and now and then; that comes with the
+    /// bundle.
+    ///
+    /// # Errors
+    /// [`Error::Unanswered`] if the endpoint that serves does not answer in time, and
+    /// [`Error::Refused`] if it refuses.
+    pub async fn report(
+        &self,
+        provider: &str,
+        credential_key: &str,
+        generation: Generation,
+    ) -> Result<Report, Error> {
+        let giver = self.0.shared.giver.load_full();
+        let giver = giver.ok_or_else(|| Error::Unanswered("no endpoint serves".to_owned()))?;
+        let report = giver.report(provider, credential_key, generation).await?;
+        self.0.shared.counters.reports.add();
+        Ok(report)
     }
 
     /// What was counted so far.

@@ -7,8 +7,8 @@ use evermint_core::port::Clock;
 use evermint_core::time::{MonoMs, millis};
 use evermint_proto::v1;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
-use tonic::Streaming;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::{Code, Streaming};
 
 use crate::cache::{Cache, Given, Heard, Taken, Unbelievable};
 use crate::endpoints::{Endpoints, Pick, Target};
@@ -16,6 +16,7 @@ use crate::failure::{Failure, Kind};
 use crate::names;
 use crate::pace::{Pace, Step};
 use crate::placeholder::Placeholders;
+use crate::report::Giver;
 use crate::resolve::Addresses;
 use crate::shared::{Progress, Shared};
 use crate::snapshot::Snapshot;
@@ -37,6 +38,8 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) since: Instant,
+    /// When the preferred endpoint is tried again, if another one serves.
+    pub(crate) next_failback: Instant,
     /// Who gave something last; `None` before the first, and while nobody does.
     pub(crate) giver: Option<Target>,
     /// That nobody serves was logged, each for its own cause.
@@ -51,6 +54,7 @@ impl Driver {
             if self.addresses.has_changed().unwrap_or(false) {
                 self.resolved();
             }
+            self.fail_back().await;
             match (self.endpoints.pick(self.now()), self.pace.step(self.now())) {
                 (Pick::Nobody, _) => self.nobody().await,
                 (Pick::Wait(pause), _) => self.blackout(pause).await,
@@ -61,21 +65,52 @@ impl Driver {
         }
     }
 
-    async fn call(&mut self, target: Target) {
+    /// Goes back to the preferred endpoint once it answers; whether it was gone back to.
+    async fn fail_back(&mut self) -> bool {
+        if Instant::now() < self.next_failback {
+            return false;
+        }
+        self.next_failback = Instant::now() + self.wire.timing.failback;
+        let Some(target) = self.endpoints.better(self.now()) else {
+            return false;
+        };
+        match self.ask(target).await {
+            Ok(()) => {
+                self.shared.counters.calls_answered.add();
+                self.shared.counters.failbacks.add();
+                self.endpoints.succeeded(target);
+                true
+            }
+            Err(failure) => {
+                self.shared.counters.calls_failed.add();
+                tracing::debug!(
+                    { names::ENDPOINT } = self.name(target),
+                    { names::CAUSE } = %failure.kind,
+                    "the preferred endpoint does not serve yet"
+                );
+                let now = self.now();
+                self.endpoints.failed(target, now, None, failure.pushback);
+                false
+            }
+        }
+    }
+
+    /// Asks once, and takes what is given.
+    async fn ask(&mut self, target: Target) -> Result<(), Failure> {
         let request = v1::GetBundleRequest {
             sandbox: self.sandbox.clone(),
             workspace: self.workspace.clone(),
             min_generation: self.cache.seen().0,
             ..v1::GetBundleRequest::default()
         };
-        let taken = match self.wire.call(target, request).await {
-            Ok(answer) => match Given::answer(answer.message) {
-                Some(given) => self.take(target, given, Some(answer.sent)),
-                None => Err(Failure::passing(Unbelievable::NoBundle)),
-            },
-            Err(failure) => Err(failure),
-        };
-        match taken {
+        let answer = self.wire.call(target, request).await?;
+        let given = Given::answer(answer.message);
+        let given = given.ok_or_else(|| Failure::passing(Unbelievable::NoBundle))?;
+        self.take(target, given, Some(answer.sent))
+    }
+
+    async fn call(&mut self, target: Target) {
+        match self.ask(target).await {
             Ok(()) => {
                 self.shared.counters.calls_answered.add();
                 self.endpoints.succeeded(target);
@@ -107,7 +142,10 @@ impl Driver {
             Ok((first, stream)) => {
                 let given = Given::message(first.message);
                 match self.take(target, given, Some(first.sent)) {
-                    Ok(()) => self.follow(target, stream).await,
+                    Ok(()) => match self.follow(target, stream).await {
+                        Some(failure) => failure,
+                        None => return self.pace.ended(began.elapsed()),
+                    },
                     Err(failure) => failure,
                 }
             }
@@ -136,21 +174,37 @@ impl Driver {
         }
     }
 
-    /// Follows a stream to its end.
+    /// Follows a stream to its end, which a failure is; or until the preferred endpoint serves.
     async fn follow(
         &mut self,
         target: Target,
         mut stream: Streaming<v1::WatchBundleResponse>,
-    ) -> Failure {
+    ) -> Option<Failure> {
         self.shared.counters.streams_begun.add();
         self.endpoints.serves(target);
+        let silence = self.wire.timing.silence;
+        let mut heard = Instant::now();
         loop {
-            let message = match wire::next(&mut stream, self.wire.timing.silence).await {
-                Ok(message) => message,
-                Err(failure) => return failure,
+            let left = silence.saturating_sub(heard.elapsed());
+            let message = tokio::select! {
+                message = wire::next(&mut stream, left) => message,
+                () = sleep_until(self.next_failback) => {
+                    if self.fail_back().await {
+                        return None;
+                    }
+                    continue;
+                }
             };
+            let message = match message {
+                Ok(message) => message,
+                Err(failure) if matches!(failure.kind, Kind::Silent(_)) => {
+                    return Some(Failure::silent(silence));
+                }
+                Err(failure) => return Some(failure),
+            };
+            heard = Instant::now();
             if let Err(failure) = self.take(target, Given::message(message), None) {
-                return failure;
+                return Some(failure);
             }
             self.endpoints.succeeded(target);
         }
@@ -168,7 +222,7 @@ impl Driver {
             self.shared.counters.heartbeats.add();
         }
         let taken = self.cache.take(given, heard).map_err(|unbelievable| {
-            if let Unbelievable::Older { .. } = unbelievable {
+            if let Unbelievable::Older(_) = unbelievable {
                 self.shared.counters.older_refused.add();
             }
             Failure::passing(unbelievable)
@@ -183,6 +237,14 @@ impl Driver {
             );
             self.giver = Some(target);
             self.reported = false;
+            let channel = self.wire.channel(target)?;
+            self.shared.giver.store(Some(Arc::new(Giver {
+                channel,
+                source: self.wire.source.clone(),
+                sandbox: self.sandbox.clone(),
+                workspace: self.workspace.clone(),
+                bound: self.wire.timing.attempt,
+            })));
         }
         self.publish(taken);
         Ok(())
@@ -226,7 +288,12 @@ impl Driver {
             tracing::warn!({ names::ENDPOINT } = endpoint, { names::CAUSE } = %cause, "an endpoint does not serve");
         }
         let refusal = match failure.kind {
-            Kind::Refused(refusal) => Some(refusal),
+            Kind::Refused(refusal) => {
+                if let (Code::Unauthenticated, Some(source)) = (refusal.code, &self.wire.source) {
+                    source.refused();
+                }
+                Some(refusal)
+            }
             Kind::NoSandbox(refusal) => {
                 if self.cache.deleted() {
                     tracing::warn!("the sandbox was deleted");

@@ -43,6 +43,8 @@ pub(crate) struct Penalty {
 pub(crate) struct Endpoints {
     known: Vec<Known>,
     current: Option<Target>,
+    /// The URL that is asked rather than others.
+    preferred: Option<usize>,
     penalty: Penalty,
     dice: Dice,
 }
@@ -62,10 +64,11 @@ struct Known {
 
 impl Endpoints {
     /// No endpoint yet.
-    pub(crate) fn new(penalty: Penalty, dice: Dice) -> Self {
+    pub(crate) fn new(penalty: Penalty, preferred: Option<usize>, dice: Dice) -> Self {
         Self {
             known: Vec::new(),
             current: None,
+            preferred,
             penalty,
             dice,
         }
@@ -104,7 +107,11 @@ impl Endpoints {
             .known
             .iter()
             .filter(|k| k.out_until <= now)
-            .min_by_key(|k| (k.failures, Some(k.target) != self.current, k.rank));
+            .min_by_key(|k| {
+                let is_current = Some(k.target) == self.current;
+                let is_preferred = Some(k.target.url) == self.preferred;
+                (k.failures, !is_current, !is_preferred, k.rank)
+            });
         if let Some(best) = best {
             return Pick::Use(best.target);
         }
@@ -112,6 +119,18 @@ impl Endpoints {
             Some(soonest) => Pick::Wait(soonest.since(now)),
             None => Pick::Nobody,
         }
+    }
+
+    /// Whom to try at `now` in order to go back there; `None` while the preferred endpoint serves,
+    /// and while it has just failed.
+    pub(crate) fn better(&self, now: MonoMs) -> Option<Target> {
+        let preferred = self.preferred?;
+        if self.current.is_none_or(|current| current.url == preferred) {
+            return None;
+        }
+        let mut candidates = self.known.iter();
+        let found = candidates.find(|k| k.target.url == preferred && k.out_until <= now)?;
+        Some(found.target)
     }
 
     /// It serves, so far. Its failures are remembered: one that begins streams and breaks them is
@@ -186,7 +205,7 @@ mod tests {
     }
 
     fn three() -> Endpoints {
-        let mut endpoints = Endpoints::new(PENALTY, Dice::seeded(1));
+        let mut endpoints = Endpoints::new(PENALTY, None, Dice::seeded(1));
         endpoints.resolved(0, &[address(1), address(2), address(3)]);
         endpoints
     }
@@ -242,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_time_out_doubles_up_to_the_cap_and_a_success_ends_it() {
-        let mut endpoints = Endpoints::new(PENALTY, Dice::seeded(3));
+        let mut endpoints = Endpoints::new(PENALTY, None, Dice::seeded(3));
         endpoints.resolved(0, &[address(1)]);
         for step in [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000] {
             fail(&mut endpoints, target(1), 0);
@@ -267,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_not_asked_before_it_said_to() {
-        let mut endpoints = Endpoints::new(PENALTY, Dice::seeded(3));
+        let mut endpoints = Endpoints::new(PENALTY, None, Dice::seeded(3));
         endpoints.resolved(0, &[address(1)]);
         let minute = Duration::from_secs(60);
         endpoints.failed(target(1), MonoMs(0), None, Some(minute));
@@ -297,7 +316,7 @@ mod tests {
     fn sandboxes_spread_over_the_endpoints() {
         let mut chosen = [0; 3];
         for seed in 0..300 {
-            let mut endpoints = Endpoints::new(PENALTY, Dice::seeded(seed));
+            let mut endpoints = Endpoints::new(PENALTY, None, Dice::seeded(seed));
             endpoints.resolved(0, &[address(1), address(2), address(3)]);
             let first = picked(&endpoints, 0);
             chosen[(1..=3).position(|n| target(n) == first).unwrap()] += 1;
@@ -322,8 +341,29 @@ mod tests {
     }
 
     #[test]
+    fn the_preferred_endpoint_is_asked_first_and_gone_back_to() {
+        for seed in 0..20 {
+            let mut endpoints = Endpoints::new(PENALTY, Some(1), Dice::seeded(seed));
+            endpoints.resolved(0, &[address(1), address(2)]);
+            endpoints.resolved(1, &[address(3)]);
+            let preferred = picked(&endpoints, 0);
+            assert_eq!(preferred.address, address(3));
+            endpoints.succeeded(preferred);
+            assert_eq!(endpoints.better(MonoMs(0)), None, "it serves");
+            fail(&mut endpoints, preferred, 0);
+            let other = picked(&endpoints, 0);
+            endpoints.succeeded(other);
+            assert_eq!(endpoints.better(MonoMs(0)), None, "it has just failed");
+            assert_eq!(endpoints.better(MonoMs(60_000)), Some(preferred));
+            assert_eq!(picked(&endpoints, 60_000), other, "until it has answered");
+            endpoints.succeeded(preferred);
+            assert_eq!(picked(&endpoints, 60_000), preferred);
+        }
+    }
+
+    #[test]
     fn with_no_address_known_there_is_nobody() {
-        let mut endpoints = Endpoints::new(PENALTY, Dice::seeded(1));
+        let mut endpoints = Endpoints::new(PENALTY, None, Dice::seeded(1));
         assert_eq!(endpoints.pick(MonoMs(0)), Pick::Nobody);
         endpoints.resolved(0, &[address(1)]);
         endpoints.resolved(0, &[]);

@@ -17,6 +17,9 @@ pub enum Error {
     /// the same.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
+    /// Nobody answered: try again.
+    #[error("no answer: {0}")]
+    Unanswered(String),
     /// The client is gone, or its runtime is: nothing will change any more.
     #[error("the client is closed")]
     Closed,

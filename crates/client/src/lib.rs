@@ -30,12 +30,18 @@
 //!   answers and this machine's boot-time clock, stands before its end, and while the cluster was
 //!   heard of within [`Builder::max_staleness`]. The wall clock is never read.
 //! * **Goes on.** A replica that cannot serve is passed over at once, and streams that a proxy
-//!   cuts are replaced by polls.
+//!   cuts are replaced by polls. One that accepts calls and answers none is left after
+//!   [`Timing::connect`] and [`Timing::attempt`] (4 s), one that freezes under a stream after
+//!   [`Timing::keepalive`] and [`Timing::keepalive_timeout`] (15 s).
+//! * **Children see no secret.** [`Snapshot::child_environment`] gives them [placeholders], which
+//!   [`Snapshot::resolver`] replaces in calls to bound endpoints alone.
 //!
 //! How it is built: `cache` (what is believed), `endpoints` (whom to ask), `pace` (stream, call or
 //! pause) and `server_clock` are machines without IO, which take time as an argument; `driver` is
 //! the one task that moves them, over `wire` (gRPC) and `resolve` (DNS). [`Snapshot`] is what
 //! readers see.
+//!
+//! [placeholders]: placeholder
 
 mod auth;
 mod builder;
@@ -50,8 +56,11 @@ mod error;
 mod failure;
 mod metrics;
 mod names;
+mod own;
 mod pace;
 pub mod placeholder;
+mod renew;
+mod report;
 mod resolve;
 mod server_clock;
 mod shared;
@@ -69,6 +78,8 @@ pub use error::{Error, Refusal};
 pub use evermint_core::environment::{Plain, Problem, Variable};
 pub use evermint_core::profile::binding::Binding;
 pub use metrics::Metrics;
+pub use renew::{Issued, Renewing};
+pub use report::Report;
 pub use resolve::{Resolve, SystemResolver};
 pub use snapshot::{Credential, Route, Snapshot, Token, Unusable};
 pub use timing::Timing;

@@ -42,6 +42,10 @@ metrics! {
     older_refused,
     /// Times that another endpoint took over.
     failovers,
+    /// Times that the preferred endpoint took over again.
+    failbacks,
+    /// Tokens that were reported as refused, and taken note of.
+    reports,
     /// Times that no endpoint was left to ask.
     blackouts,
     /// Answers and streams that were refused for good: identity, rights, or no such sandbox.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::error::Refusal;
 use crate::metrics::Counters;
+use crate::report::Giver;
 use crate::snapshot::Snapshot;
 
 /// Written by the driver alone, as a whole; read by everyone, without waiting.
@@ -13,6 +14,8 @@ use crate::snapshot::Snapshot;
 pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) counters: Counters,
+    /// `None` before anybody gave something.
+    pub(crate) giver: ArcSwapOption<Giver>,
 }
 
 impl Shared {
@@ -20,6 +23,7 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(empty),
             counters: Counters::default(),
+            giver: ArcSwapOption::empty(),
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Timing {
     pub rewatch: Duration,
     /// How often host names are resolved again, ± a quarter.
     pub resolve: Duration,
+    /// How often the preferred endpoint is tried while another one serves.
+    pub failback: Duration,
 }
 
 impl Default for Timing {
@@ -46,6 +48,7 @@ impl Default for Timing {
             poll: Duration::from_secs(30),
             rewatch: Duration::from_secs(300),
             resolve: Duration::from_secs(30),
+            failback: Duration::from_secs(30),
         }
     }
 }
@@ -65,6 +68,7 @@ impl Timing {
             ("poll", self.poll),
             ("rewatch", self.rewatch),
             ("resolve", self.resolve),
+            ("failback", self.failback),
         ]
         .into_iter()
         .find(|(_, d)| d.is_zero())

@@ -29,7 +29,7 @@ pub(crate) struct Wire {
     pub(crate) source: Option<Arc<dyn TokenSource>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timing: Timing,
-    pub(crate) clients: HashMap<Target, BundlesClient<Channel>>,
+    pub(crate) channels: HashMap<Target, Channel>,
 }
 
 /// The answer to a request that was sent at this time of the machine's clock.
@@ -54,7 +54,7 @@ impl Wire {
         let bound = self.timing.attempt;
         let mut client = self.client(target)?;
         let attempt = async {
-            let request = self.authenticated(request).await?;
+            let request = authenticated(self.source.as_deref(), request).await?;
             let sent = self.clock.read().boot;
             let answer = client.get_bundle(request).await;
             let message = answer.map_err(|s| Failure::of_call(&s))?.into_inner();
@@ -62,7 +62,7 @@ impl Wire {
         };
         let outcome = timeout(bound, attempt).await;
         outcome.unwrap_or_else(|_| {
-            self.clients.remove(&target);
+            self.channels.remove(&target);
             Err(Failure::passing(format!("no answer within {bound:?}")))
         })
     }
@@ -76,7 +76,7 @@ impl Wire {
         let bound = self.timing.attempt;
         let mut client = self.client(target)?;
         let attempt = async {
-            let request = self.authenticated(request).await?;
+            let request = authenticated(self.source.as_deref(), request).await?;
             let sent = self.clock.read().boot;
             let answer = client.watch_bundle(request).await;
             let mut stream = answer
@@ -87,45 +87,33 @@ impl Wire {
         };
         let outcome = timeout(bound, attempt).await;
         outcome.unwrap_or_else(|_| {
-            self.clients.remove(&target);
+            self.channels.remove(&target);
             Err(Failure::silent(bound))
         })
     }
 
     /// Forgets the connections to endpoints that are gone.
     pub(crate) fn retain(&mut self, stays: impl Fn(&Target) -> bool) {
-        self.clients.retain(|target, _| stays(target));
-    }
-
-    async fn authenticated<T>(&self, message: T) -> Result<Request<T>, Failure> {
-        let mut request = Request::new(message);
-        if let Some(source) = &self.source {
-            let token = source
-                .token()
-                .await
-                .map_err(|e| Failure::passing(format!("the sandbox has no token: {e}")))?;
-            let text = token.expose_str().unwrap_or_default();
-            let mut header: MetadataValue<_> = format!("Bearer {text}")
-                .parse()
-                .map_err(|_| Failure::passing("the sandbox's token cannot be sent"))?;
-            header.set_sensitive(true);
-            request.metadata_mut().insert("authorization", header);
-        }
-        Ok(request)
+        self.channels.retain(|target, _| stays(target));
     }
 
     fn client(&mut self, target: Target) -> Result<BundlesClient<Channel>, Failure> {
-        if let Some(client) = self.clients.get(&target) {
-            return Ok(client.clone());
+        let client = BundlesClient::new(self.channel(target)?);
+        Ok(client.max_decoding_message_size(BUNDLE_MAX))
+    }
+
+    /// The connection to an endpoint.
+    pub(crate) fn channel(&mut self, target: Target) -> Result<Channel, Failure> {
+        if let Some(channel) = self.channels.get(&target) {
+            return Ok(channel.clone());
         }
-        let channel = self.channel(target).map_err(Failure::passing)?;
-        let client = BundlesClient::new(channel).max_decoding_message_size(BUNDLE_MAX);
-        self.clients.insert(target, client.clone());
-        Ok(client)
+        let channel = self.connect(target).map_err(Failure::passing)?;
+        self.channels.insert(target, channel.clone());
+        Ok(channel)
     }
 
     /// Connects to the address, and speaks to the host: TLS and requests name the URL's host.
-    fn channel(&self, target: Target) -> Result<Channel, tonic::transport::Error> {
+    fn connect(&self, target: Target) -> Result<Channel, tonic::transport::Error> {
         let url = &self.urls[target.url];
         let Timing {
             connect,
@@ -148,6 +136,27 @@ impl Wire {
         }
         Ok(endpoint.connect_lazy())
     }
+}
+
+/// A request with the sandbox's token.
+pub(crate) async fn authenticated<T>(
+    source: Option<&dyn TokenSource>,
+    message: T,
+) -> Result<Request<T>, Failure> {
+    let mut request = Request::new(message);
+    if let Some(source) = source {
+        let token = source
+            .token()
+            .await
+            .map_err(|e| Failure::passing(format!("the sandbox has no token: {e}")))?;
+        let text = token.expose_str().unwrap_or_default();
+        let mut header: MetadataValue<_> = format!("Bearer {text}")
+            .parse()
+            .map_err(|_| Failure::passing("the sandbox's token cannot be sent"))?;
+        header.set_sensitive(true);
+        request.metadata_mut().insert("authorization", header);
+    }
+    Ok(request)
 }
 
 /// Trusts the given authority alone, or else those that the system trusts.

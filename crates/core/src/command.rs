@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::credential::{Reason, RefreshConfig};
+use crate::credential::{Early, Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
     Position, ProfileId, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId,
@@ -211,6 +211,13 @@ pub enum Command {
     RevokeSandboxTokens {
         id: SandboxId,
     },
+    /// A sandbox asks for a mint before it is due. Changes nothing more often than now and then.
+    MintEarly {
+        credential: CredentialId,
+        /// The value that the sandbox speaks of.
+        generation: Generation,
+        early: Early,
+    },
 }
 
 impl Command {
@@ -243,6 +250,7 @@ impl Command {
             Self::AbandonTicket { .. } => "abandon-ticket",
             Self::AddSigningKey { .. } => "add-signing-key",
             Self::RevokeSandboxTokens { .. } => "revoke-sandbox-tokens",
+            Self::MintEarly { .. } => "mint-early",
         }
     }
 

@@ -1,6 +1,7 @@
 //! A credential: its value, how it is refreshed, and where its mint stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,8 @@ pub struct Refresh {
     pub epoch: AuthorizationEpoch,
     /// When the next mint is due.
     pub due_at: UnixMs,
+    /// No sandbox makes a mint due before that.
+    pub early_from: UnixMs,
     /// Why it is due then.
     pub due_reason: Reason,
     /// Failures since the last success.
@@ -232,6 +235,43 @@ pub enum Reason {
     Rotate,
     /// An earlier mint's outcome is unknown, and its time to be settled has run out.
     AfterDoubt,
+    /// A sandbox says that the value is refused where it is used.
+    Rejected,
+    /// A sandbox wants a value that is good for longer.
+    ShortLived,
+}
+
+/// Why a sandbox wants a mint before it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Early {
+    /// The value is refused where it is used.
+    Rejected,
+    /// The value is not good for long enough.
+    ShortLived,
+}
+
+impl From<Early> for Reason {
+    fn from(early: Early) -> Self {
+        match early {
+            Early::Rejected => Self::Rejected,
+            Early::ShortLived => Self::ShortLived,
+        }
+    }
+}
+
+/// Why a sandbox does not get a mint before it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotEarly {
+    /// The value is static or pushed: only who gave it has another one.
+    Static,
+    /// There is a newer one than the sandbox speaks of.
+    Superseded,
+    /// A mint is due or under way.
+    UnderWay,
+    /// A person has to act first.
+    Stopped,
+    /// Not before that: an issuer's budget is not a sandbox's to spend.
+    NotBefore(UnixMs),
 }
 
 impl Reason {
@@ -243,6 +283,8 @@ impl Reason {
             Self::Retry => "retry",
             Self::Rotate => "rotate",
             Self::AfterDoubt => "after-doubt",
+            Self::Rejected => "rejected",
+            Self::ShortLived => "short-lived",
         }
     }
 }
@@ -349,6 +391,45 @@ impl Credential {
         let refresh = self.refresh.as_ref()?;
         let is_endless = self.value.as_ref().is_some_and(|v| v.expires_at.is_none());
         (refresh.config.strategy.is_pushed() && !is_endless).then_some(refresh.due_at)
+    }
+
+    /// Whether a sandbox that uses the value of `generation` may make the next mint due at `now`.
+    ///
+    /// # Errors
+    /// [`NotEarly`].
+    pub fn may_be_early(
+        &self,
+        generation: Generation,
+        early: Early,
+        now: UnixMs,
+    ) -> Result<(), NotEarly> {
+        let refresh = self.refresh.as_ref();
+        let minted = refresh.filter(|r| !r.config.strategy.is_pushed());
+        let refresh = minted.ok_or(NotEarly::Static)?;
+        if generation != self.generation {
+            return Err(NotEarly::Superseded);
+        }
+        if refresh.health.verdict.is_final() {
+            return Err(NotEarly::Stopped);
+        }
+        if self.phase != Phase::Idle || refresh.due_at <= now || refresh.failures > 0 {
+            return Err(NotEarly::UnderWay);
+        }
+        let Some(value) = &self.value else {
+            return Err(NotEarly::UnderWay);
+        };
+        let floor = Duration::from_millis(refresh.config.not_before_ms.unwrap_or(0));
+        // A value that is good for long is worth its time; one that is refused is worth nothing.
+        let worn = match (early, value.expires_at) {
+            (Early::ShortLived, Some(end)) => end.since(value.issued_at) / 2,
+            (Early::ShortLived, None) => return Err(NotEarly::Superseded),
+            (Early::Rejected, _) => Duration::ZERO,
+        };
+        let from = refresh.early_from.max(value.issued_at + floor.max(worn));
+        match from <= now {
+            true => Ok(()),
+            false => Err(NotEarly::NotBefore(from)),
+        }
     }
 
     /// The verdict that status shows at `now`.

@@ -68,6 +68,13 @@ pub fn due_after_ms(
     due.max(config.not_before_ms.unwrap_or(0)).min(lifetime_ms)
 }
 
+/// How long after a sandbox made a mint due none does so again: a quarter of the value's lifetime,
+/// and a minute at least. A hostile sandbox costs an issuer four mints in a lifetime.
+pub fn early_gap(lifetime: Option<Duration>) -> Duration {
+    const LEAST: Duration = Duration::from_secs(60);
+    lifetime.map_or(LEAST, |lifetime| (lifetime / 4).max(LEAST))
+}
+
 /// The mandatory window of a token with this lifetime.
 pub fn mandatory_window(lifetime: Duration) -> Duration {
     (lifetime / 8).min(Duration::from_millis(MANDATORY_MAX_MS))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use evermint_core::apply::apply;
 use evermint_core::command::{Command, Proposal, StaticValue};
+use evermint_core::credential::Early;
 use evermint_core::id::*;
 use evermint_core::invariant;
 use evermint_core::mint::FailureClass;
@@ -29,6 +30,7 @@ enum Step {
     Abandon(u8),
     Configure(u8),
     Rotate,
+    Early(u64),
     DeleteRefresh,
     Assign(u8),
     Provider(u8),
@@ -55,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => ticket.prop_map(Step::Abandon),
         1 => (0..6_u8).prop_map(Step::Configure),
         1 => Just(Step::Rotate),
+        1 => (0..3_u64).prop_map(Step::Early),
         1 => Just(Step::DeleteRefresh),
         1 => (0..3_u8).prop_map(Step::Assign),
         1 => (1..4_u8).prop_map(Step::Provider),
@@ -169,6 +172,22 @@ fn command(world: &World, step: &Step) -> Option<Command> {
                 expires_at: BTreeMap::new(),
             }
         }
+        Step::Early(behind) => Command::MintEarly {
+            credential: token(),
+            generation: Generation(
+                world
+                    .state
+                    .credentials
+                    .get(&token())
+                    .map_or(0, |c| c.generation.0)
+                    .saturating_sub(*behind),
+            ),
+            early: if *behind == 1 {
+                Early::ShortLived
+            } else {
+                Early::Rejected
+            },
+        },
         Step::Rotate => Command::RotateCredential {
             credential: token(),
         },

@@ -19,13 +19,14 @@ use evermint_proto::v1;
 use evermint_seal::{Context, Keyring};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
+use zeroize::Zeroizing;
 
 use crate::{names, show};
 
 /// A bundle as it is sent.
 #[derive(Clone)]
 pub(crate) struct Ready {
-    /// An encoded `evermint.v1.Bundle`.
+    /// An encoded `evermint.v1.Bundle`, overwritten when its last reader has it.
     pub(crate) bytes: Bytes,
     /// The newest entry that touched its inputs.
     pub(crate) generation: Position,
@@ -137,7 +138,7 @@ pub(crate) fn make(inputs: &Inputs, catalog: &Catalog, keyring: &Keyring, now: U
     bundle.revision.clone_from(&revision);
     bundle.environment_revision = environment_revision;
     Ready {
-        bytes: Bytes::from(bundle.encode_to_vec()),
+        bytes: Bytes::from_owner(Zeroizing::new(bundle.encode_to_vec())),
         generation: inputs.generation,
         revision,
         next_expiry: inputs.next_expiry(now),

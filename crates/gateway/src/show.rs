@@ -39,6 +39,8 @@ fn reason(reason: Reason) -> v1::Reason {
         Reason::Retry => v1::Reason::Retry,
         Reason::Rotate => v1::Reason::Rotate,
         Reason::AfterDoubt => v1::Reason::AfterDoubt,
+        Reason::Rejected => v1::Reason::Rejected,
+        Reason::ShortLived => v1::Reason::ShortLived,
     }
 }
 

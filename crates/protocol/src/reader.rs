@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use evermint_core::bundle::{OlderBundle, SeenGeneration};
 use evermint_core::id::Position;
 use evermint_core::time::MonoMs;
 
@@ -60,44 +61,6 @@ pub fn admit(
         (Some(stale), _) if stale > max_staleness => Admission::Refuse(Unfit::CutOff(stale)),
         (Some(_), Some(seen)) if seen > applied => Admission::WaitFor(seen),
         (Some(_), _) => Admission::Serve,
-    }
-}
-
-/// A client's memory of the newest bundle that it has seen: what it asks for at least, and its
-/// own check of what it is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SeenGeneration {
-    newest: Option<Position>,
-}
-
-/// A bundle from before one that was seen already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("bundle generation {given} is older than {seen}, which was seen before")]
-pub struct OlderBundle {
-    /// The generation that was given.
-    pub given: Position,
-    /// The generation that was seen.
-    pub seen: Position,
-}
-
-impl SeenGeneration {
-    /// The `min_generation` of the next request.
-    pub fn newest(&self) -> Option<Position> {
-        self.newest
-    }
-
-    /// Takes note of a bundle.
-    ///
-    /// # Errors
-    /// [`OlderBundle`] if it must not be used.
-    pub fn accept(&mut self, given: Position) -> Result<(), OlderBundle> {
-        match self.newest {
-            Some(seen) if given < seen => Err(OlderBundle { given, seen }),
-            _ => {
-                self.newest = Some(given);
-                Ok(())
-            }
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use evermint_core::secret::Secret;
 use evermint_core::time::{Clocks, MonoMs, UnixMs};
 use evermint_proto::v1;
 use evermint_proto::v1::bundles_server::{Bundles, BundlesServer};
+use evermint_proto::v1::sandbox_tokens_server::{SandboxTokens, SandboxTokensServer};
 use futures::Stream;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -84,6 +85,8 @@ pub struct Asked {
     pub workspace: String,
     pub min_generation: u64,
     pub known_revision: String,
+    /// The `authorization` header; empty without one.
+    pub authorization: String,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +101,8 @@ pub struct Replica {
     clock: Arc<Hand>,
     state: watch::Sender<State>,
     asked: watch::Sender<Vec<Asked>>,
+    reported: watch::Sender<Vec<v1::ReportTokenRequest>>,
+    renewed: watch::Sender<String>,
     tls: Option<(Vec<u8>, Vec<u8>)>,
     runtime: Option<Runtime>,
 }
@@ -124,6 +129,8 @@ impl Replica {
             clock: Arc::clone(clock),
             state: watch::Sender::new(state),
             asked: watch::Sender::new(Vec::new()),
+            reported: watch::Sender::new(Vec::new()),
+            renewed: watch::Sender::new(String::new()),
             tls,
             runtime: None,
         };
@@ -142,6 +149,8 @@ impl Replica {
             clock: Arc::clone(&self.clock),
             state: self.state.subscribe(),
             asked: self.asked.clone(),
+            reported: self.reported.clone(),
+            renewed: self.renewed.clone(),
         };
         let (address, tls) = (self.address, self.tls.clone());
         let (bound_in, bound) = std::sync::mpsc::channel();
@@ -155,7 +164,8 @@ impl Replica {
                 server = server.tls_config(tls).unwrap();
             }
             server
-                .add_service(BundlesServer::new(service))
+                .add_service(BundlesServer::new(service.clone()))
+                .add_service(SandboxTokensServer::new(service))
                 .serve_with_incoming(TcpIncoming::from(listener))
                 .await
                 .unwrap();
@@ -195,6 +205,18 @@ impl Replica {
         self.asked.borrow().clone()
     }
 
+    /// Waits until it has given this as a sandbox's own token.
+    pub async fn renewed(&self, authorization: &str) {
+        let mut renewed = self.renewed.subscribe();
+        let given = renewed.wait_for(|given| given == authorization);
+        within(given).await.unwrap();
+    }
+
+    /// The tokens that were reported to it.
+    pub fn reported(&self) -> Vec<v1::ReportTokenRequest> {
+        self.reported.borrow().clone()
+    }
+
     /// Waits until what it was asked is so.
     pub async fn until_asked(&self, what: impl Fn(&[Asked]) -> bool) {
         let mut asked = self.asked.subscribe();
@@ -215,22 +237,22 @@ struct Service {
     clock: Arc<Hand>,
     state: watch::Receiver<State>,
     asked: watch::Sender<Vec<Asked>>,
+    reported: watch::Sender<Vec<v1::ReportTokenRequest>>,
+    renewed: watch::Sender<String>,
 }
 
 impl Service {
     /// The state, if it is to be answered from.
-    async fn admit(&self, asked: Asked, metadata: &MetadataMap) -> Result<State, Status> {
+    async fn admit(&self, asked: Asked) -> Result<State, Status> {
         let min_generation = asked.min_generation;
+        let given = asked.authorization.clone();
         self.asked.send_modify(|all| all.push(asked));
         let state = self.state.borrow().clone();
         match &state.mood {
             Mood::Hung => futures::future::pending().await,
             Mood::Refuses(code, reason) => return Err(spoken(*code, reason)),
-            Mood::Wants(token) => {
-                let given = metadata.get("authorization").map(|v| v.to_str().unwrap());
-                if given != Some(&format!("Bearer {token}")) {
-                    return Err(spoken(Code::Unauthenticated, "unauthenticated"));
-                }
+            Mood::Wants(token) if given != format!("Bearer {token}") => {
+                return Err(spoken(Code::Unauthenticated, "unauthenticated"));
             }
             _ => {}
         }
@@ -280,13 +302,30 @@ impl Bundles for Service {
             workspace: request.workspace,
             min_generation: request.min_generation,
             known_revision: String::new(),
+            authorization: authorization(&metadata),
         };
-        let state = self.admit(asked, &metadata).await?;
+        let state = self.admit(asked).await?;
         Ok(Response::new(v1::GetBundleResponse {
             bundle: state.bundle,
             staleness_ms: state.staleness_ms,
             server_time_ms: self.clock.now(),
             expiring: Vec::new(),
+        }))
+    }
+
+    async fn report_token(
+        &self,
+        request: Request<v1::ReportTokenRequest>,
+    ) -> Result<Response<v1::ReportTokenResponse>, Status> {
+        let request = request.into_inner();
+        self.reported.send_modify(|all| all.push(request.clone()));
+        if let Mood::Refuses(code, reason) = &self.state.borrow().mood {
+            return Err(spoken(*code, reason));
+        }
+        Ok(Response::new(v1::ReportTokenResponse {
+            outcome: v1::report_token_response::Outcome::Due.into(),
+            generation: request.generation,
+            not_before_ms: None,
         }))
     }
 
@@ -304,8 +343,9 @@ impl Bundles for Service {
             workspace: request.workspace,
             min_generation: request.min_generation,
             known_revision: request.known_revision.clone(),
+            authorization: authorization(&metadata),
         };
-        self.admit(asked, &metadata).await?;
+        self.admit(asked).await?;
         let mut watching = Watching {
             service: self.clone(),
             state: self.state.clone(),
@@ -322,6 +362,45 @@ impl Bundles for Service {
             }
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+fn authorization(metadata: &MetadataMap) -> String {
+    let header = metadata.get("authorization");
+    header.map_or("", |v| v.to_str().unwrap()).to_owned()
+}
+
+/// Renews `t<n>` to `t<n + 1>`, good for an hour.
+#[tonic::async_trait]
+impl SandboxTokens for Service {
+    async fn issue_sandbox_token(
+        &self,
+        _: Request<v1::IssueSandboxTokenRequest>,
+    ) -> Result<Response<v1::IssueSandboxTokenResponse>, Status> {
+        Err(spoken(Code::PermissionDenied, "permission-denied"))
+    }
+
+    async fn renew_sandbox_token(
+        &self,
+        request: Request<v1::RenewSandboxTokenRequest>,
+    ) -> Result<Response<v1::RenewSandboxTokenResponse>, Status> {
+        let shown = authorization(request.metadata());
+        let number = shown.strip_prefix("Bearer t").and_then(|n| n.parse().ok());
+        let number: u64 = number.ok_or_else(|| spoken(Code::Unauthenticated, "unauthenticated"))?;
+        let (now, token) = (self.clock.now(), format!("t{}", number + 1));
+        self.renewed.send_replace(format!("Bearer {token}"));
+        Ok(Response::new(v1::RenewSandboxTokenResponse {
+            token,
+            expires_at_ms: now + 3_600_000,
+            server_time_ms: now,
+        }))
+    }
+
+    async fn revoke_sandbox_tokens(
+        &self,
+        _: Request<v1::RevokeSandboxTokensRequest>,
+    ) -> Result<Response<v1::RevokeSandboxTokensResponse>, Status> {
+        Err(spoken(Code::PermissionDenied, "permission-denied"))
     }
 }
 
@@ -411,6 +490,7 @@ pub fn timing() -> Timing {
         poll: Duration::from_millis(20),
         rewatch: Duration::from_secs(100),
         resolve: Duration::from_millis(50),
+        failback: Duration::from_secs(100),
     }
 }
 

@@ -66,6 +66,7 @@ fn is_idempotent(command: &Command) -> bool {
             | Command::FailMint { .. }
             | Command::ExpireTicket { .. }
             | Command::AbandonTicket { .. }
+            | Command::MintEarly { .. }
             | Command::AssignShards { .. }
             | Command::RegisterReplica { .. }
     )
@@ -136,6 +137,11 @@ impl Tx<'_> {
                 expires_at,
             } => self.configure_refresh(credential, config, material, *expires_at),
             Command::RotateCredential { credential } => self.rotate_credential(credential),
+            Command::MintEarly {
+                credential,
+                generation,
+                early,
+            } => self.mint_early(credential, *generation, *early),
             Command::DeleteRefresh { credential } => self.delete_refresh(credential),
 
             Command::SetRoute {

@@ -8,9 +8,9 @@ use super::provider::{check_count, insert_key, names_once};
 use super::{Tx, changed};
 use crate::command::{Done, Kind, Outcome, Refusal};
 use crate::credential::{
-    Credential, Health, Phase, Reason, Refresh, RefreshConfig, Settled, TicketEnd, Verdict,
+    Credential, Early, Health, Phase, Reason, Refresh, RefreshConfig, Settled, TicketEnd, Verdict,
 };
-use crate::id::{AuthorizationEpoch, CredentialId};
+use crate::id::{AuthorizationEpoch, CredentialId, Generation};
 use crate::provider::limit;
 use crate::refresh;
 use crate::secret::Sealed;
@@ -60,12 +60,16 @@ impl Tx<'_> {
             _ => (self.stamp.at, Reason::First),
         };
         let epoch = AuthorizationEpoch(self.stamp.position.0);
+        // What sandboxes may ask for is counted across configurations.
+        let refresh = credential.refresh.as_ref();
+        let early_from = refresh.map_or(UnixMs(0), |r| r.early_from);
         let last_mint_at = credential.refresh.as_ref().and_then(|r| r.last_mint_at);
         credential.refresh = Some(Refresh {
             config: config.clone(),
             material: material.clone(),
             epoch,
             due_at,
+            early_from,
             due_reason,
             failures: 0,
             health: Health {
@@ -116,6 +120,30 @@ impl Tx<'_> {
         self.audit_change("rotate-credential", id);
         self.put_credential(credential);
         Ok(Done::Ok)
+    }
+
+    /// Makes the next mint due now, because a sandbox asks for it: once in a while, and only while
+    /// the value that it speaks of is the newest.
+    pub(super) fn mint_early(
+        &mut self,
+        id: &CredentialId,
+        generation: Generation,
+        early: Early,
+    ) -> Outcome {
+        let mut credential = self.credential(id)?;
+        let now = self.stamp.at;
+        if credential.may_be_early(generation, early, now).is_err() {
+            return changed(false);
+        }
+        let value = credential.value.as_ref();
+        let lifetime = value.and_then(|v| Some(v.expires_at?.since(v.issued_at)));
+        let refresh = credential.refresh.as_mut().ok_or(Refusal::NoRefresh)?;
+        refresh.due_at = now;
+        refresh.due_reason = early.into();
+        refresh.early_from = now + refresh::early_gap(lifetime);
+        self.audit_change("mint-early", format_args!("{id} generation {generation}"));
+        self.put_credential(credential);
+        changed(true)
     }
 
     /// Destroys the material. The value stays until its end.

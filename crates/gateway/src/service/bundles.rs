@@ -1,15 +1,21 @@
 //! `evermint.v1.Bundles`: reads of secrets, fenced (DESIGN §5).
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermint_core::command::Kind;
-use evermint_core::id::{Name, Position, SandboxId};
-use evermint_core::time::millis;
+use evermint_core::bundle;
+use evermint_core::command::{Command, Kind};
+use evermint_core::credential::{Credential, Early, NotEarly};
+use evermint_core::id::{CredentialId, CredentialKey, Generation, Name, Position, SandboxId};
+use evermint_core::provider::Provider;
+use evermint_core::state::State;
+use evermint_core::time::{UnixMs, millis};
 use evermint_proto::v1;
 use evermint_proto::v1::ready;
 use evermint_proto::v1::ready::bundles_server::Bundles;
+use evermint_proto::v1::report_token_response::Outcome;
 use futures::Stream;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -41,6 +47,9 @@ impl Bundles for Services {
         let staleness = self.fit()?;
         let now = self.ports.view.now();
         let good_until = now + Duration::from_millis(request.min_ttl_ms);
+        if request.min_ttl_ms > 0 {
+            self.renew_before(id, good_until);
+        }
         Ok(Response::new(ready::GetBundleResponse {
             bundle: Some(ready.bytes.clone()),
             staleness_ms: millis(staleness),
@@ -52,6 +61,60 @@ impl Bundles for Services {
                 .map(|(credential, _)| credential.clone())
                 .collect(),
         }))
+    }
+
+    async fn report_token(
+        &self,
+        request: Request<v1::ReportTokenRequest>,
+    ) -> Result<Response<v1::ReportTokenResponse>, Status> {
+        let pass = pass(&request);
+        let request = request.into_inner();
+        let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
+        let mut rim = Rim::default();
+        let provider = rim.parse::<Name>("provider", &request.provider);
+        let key = rim.parse::<CredentialKey>("credential_key", &request.credential_key);
+        let (provider, key) = rim.finish(|| Some((provider?, key?)))?;
+        let generation = Generation(request.generation);
+
+        let id = sandbox.find(self)?;
+        let unknown = || status::not_found(Kind::Credential, &key);
+        let used = |state: &State| {
+            let inputs = bundle::inputs(state, id)?;
+            let named = |p: &Provider| p.name == provider;
+            let of_routes = inputs.routes.into_iter().filter(|r| named(&r.provider));
+            let attached = inputs.attached.into_iter().filter(|a| named(&a.provider));
+            let all = of_routes
+                .filter_map(|r| r.credential)
+                .chain(attached.flat_map(|a| a.credentials));
+            all.into_iter().find(|c| c.id.key == key)
+        };
+        // The sandbox may know of a mint that this replica does not: then it is behind.
+        let known = |state: &State| used(state).filter(|c| c.generation >= generation);
+        let credential = self.find(known).await?.ok_or_else(unknown)?;
+        let now = self.ports.view.now();
+        let answer = |outcome, credential: &Credential, not_before: Option<UnixMs>| {
+            Ok(Response::new(v1::ReportTokenResponse {
+                outcome: outcome as i32,
+                generation: credential.generation.0,
+                not_before_ms: not_before.map(|at| at.0),
+            }))
+        };
+        match credential.may_be_early(generation, Early::Rejected, now) {
+            Ok(()) => {}
+            Err(NotEarly::UnderWay) => return answer(Outcome::Due, &credential, None),
+            Err(NotEarly::Superseded) => return answer(Outcome::Superseded, &credential, None),
+            Err(NotEarly::Static | NotEarly::Stopped) => {
+                return answer(Outcome::Stuck, &credential, None);
+            }
+            Err(NotEarly::NotBefore(at)) => return answer(Outcome::NotYet, &credential, Some(at)),
+        }
+        self.propose(Command::MintEarly {
+            credential: credential.id.clone(),
+            generation,
+            early: Early::Rejected,
+        })
+        .await?;
+        answer(Outcome::Due, &credential, None)
     }
 
     type WatchBundleStream = BundleStream;
@@ -89,6 +152,39 @@ impl Bundles for Services {
             }
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Services {
+    /// Makes due what the sandbox uses and is not good until `good_until`, as far as it may be; the
+    /// read that asks for it does not wait.
+    fn renew_before(&self, id: SandboxId, good_until: UnixMs) {
+        let Some(inputs) = bundle::inputs(&self.state(), id) else {
+            return;
+        };
+        let now = self.ports.view.now();
+        let due: BTreeMap<&CredentialId, Generation> = inputs
+            .credentials()
+            .filter(|c| {
+                let end = c.value.as_ref().and_then(|v| v.expires_at);
+                end.is_some_and(|end| end < good_until)
+                    && c.may_be_early(c.generation, Early::ShortLived, now).is_ok()
+            })
+            .map(|c| (&c.id, c.generation))
+            .collect();
+        for (credential, generation) in due {
+            let command = Command::MintEarly {
+                credential: credential.clone(),
+                generation,
+                early: Early::ShortLived,
+            };
+            let services = self.clone();
+            tokio::spawn(async move {
+                if let Err(status) = services.propose(command).await {
+                    tracing::debug!({ names::CODE } = ?status.code(), "a mint was not made due");
+                }
+            });
+        }
     }
 }
 

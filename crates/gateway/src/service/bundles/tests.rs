@@ -705,3 +705,170 @@ async fn a_shutdown_ends_watches() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(stream.next().await.is_none());
 }
+
+async fn report(
+    bench: &Bench,
+    key: &str,
+    generation: u64,
+) -> Result<v1::ReportTokenResponse, Code> {
+    let request = v1::ReportTokenRequest {
+        sandbox: "box".to_owned(),
+        workspace: String::new(),
+        provider: "cloud".to_owned(),
+        credential_key: key.to_owned(),
+        generation,
+    };
+    let answer = bench.services.report_token(Request::new(request)).await;
+    answer.map(Response::into_inner).map_err(|s| s.code())
+}
+
+fn early(bench: &Bench) -> usize {
+    let log = bench.cluster.log();
+    log.iter()
+        .filter(|c| matches!(c, Command::MintEarly { .. }))
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_minted_anew_once_and_not_for_whoever_asks() {
+    use v1::report_token_response::Outcome;
+    let bench = Bench::new();
+    bench.mint("t1", HOUR);
+    let told = |answer: Result<v1::ReportTokenResponse, Code>| answer.map(|a| a.outcome());
+    assert_eq!(told(report(&bench, "NONE", 1).await), Err(Code::NotFound));
+    assert_eq!(told(report(&bench, "TOKEN", 2).await), Err(Code::NotFound));
+    assert_eq!(told(report(&bench, "FIXED", 1).await), Ok(Outcome::Stuck));
+    assert_eq!(early(&bench), 0);
+
+    assert_eq!(told(report(&bench, "TOKEN", 1).await), Ok(Outcome::Due));
+    assert_eq!(told(report(&bench, "TOKEN", 1).await), Ok(Outcome::Due));
+    assert_eq!(early(&bench), 1, "the second one did not reach the log");
+    bench.mint("t2", HOUR);
+    let late = report(&bench, "TOKEN", 1).await.unwrap();
+    assert_eq!((late.outcome(), late.generation), (Outcome::Superseded, 2));
+    let soon = report(&bench, "TOKEN", 2).await.unwrap();
+    assert_eq!(soon.outcome(), Outcome::NotYet);
+    let now = bench.cluster.now().0;
+    let quarter = u64::try_from(HOUR.as_millis()).unwrap() / 4;
+    let not_before = soon.not_before_ms.unwrap();
+    assert!((now + quarter - 1_000..=now + quarter).contains(&not_before));
+    assert_eq!(early(&bench), 1);
+    bench.cluster.push_clock(HOUR / 4);
+    assert_eq!(told(report(&bench, "TOKEN", 2).await), Ok(Outcome::Due));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_too_short_is_told_and_minted_anew() {
+    let bench = Bench::new();
+    bench.mint("t1", HOUR);
+    let ask = |minutes: u64| v1::GetBundleRequest {
+        min_ttl_ms: minutes * 60_000,
+        ..v1::GetBundleRequest::default()
+    };
+    let due = || {
+        let state = bench.cluster.committed();
+        let (at, _) = state.credentials[&bench.token].due().unwrap();
+        at <= bench.cluster.now()
+    };
+    // It is told; before half of its life nothing is minted for it.
+    let told = bench.get(ask(90)).await.unwrap().expiring;
+    assert_eq!(told.len(), 1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((early(&bench), due()), (0, false));
+    bench.cluster.push_clock(HOUR * 7 / 12);
+    assert!(bench.get(ask(20)).await.unwrap().expiring.is_empty());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((early(&bench), due()), (0, false));
+    for _ in 0..3 {
+        assert_eq!(bench.get(ask(30)).await.unwrap().expiring.len(), 1);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!((early(&bench), due()), (1, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_environment_has_a_revision_of_its_own() {
+    let bench = Bench::new();
+    bench.mint("t1", HOUR);
+    let mut last = bench.bundle().await;
+    assert_ne!(last.environment_revision, 0);
+    let [fixed, token] = &last.credentials[..] else {
+        panic!("two credentials");
+    };
+    assert_eq!(fixed.variables[0].handle, "");
+    assert_eq!(token.variables[0].handle.len(), 64);
+    assert_eq!(token.endpoints[0].host, "api.example");
+    assert_eq!(last.routes[0].base_url, "https://api.example");
+
+    let route = |b: &Bench, model: &str| {
+        b.apply(Command::SetRoute {
+            workspace: Workspace::default_workspace(),
+            name: Name::new("inference.local").unwrap(),
+            provider: b.token.provider,
+            credential: Some(b.token.key.clone()),
+            model: model.to_owned(),
+            timeout_secs: 60,
+        })
+    };
+    for (what, step, bundle_changes, environment_changes) in [
+        ("a route", 0, true, false),
+        ("the same route", 1, false, false),
+        ("a mint", 2, true, true),
+        ("an end that is set to what it is", 3, false, false),
+        ("an end", 4, true, true),
+        ("a failed mint", 5, false, false),
+    ] {
+        let expiry = |end: Option<UnixMs>| {
+            bench.apply(Command::UpdateProvider {
+                id: bench.fixed.provider,
+                expected_version: None,
+                config: BTreeMap::new(),
+                credentials: BTreeMap::new(),
+                expires_at: BTreeMap::from([(bench.fixed.key.clone(), end)]),
+            })
+        };
+        match step {
+            0 => drop(route(&bench, "small")),
+            1 => drop(route(&bench, "small")),
+            2 => drop(bench.mint("t2", HOUR)),
+            3 => drop(expiry(None)),
+            4 => drop(expiry(Some(bench.cluster.now() + 9 * HOUR))),
+            _ => drop(bench.cluster.fail(
+                &bench.token,
+                Failure {
+                    class: FailureClass::Transient,
+                    cause: "busy".to_owned(),
+                    remedy: String::new(),
+                    retry_after_ms: None,
+                },
+            )),
+        }
+        let next = bench.bundle().await;
+        assert_eq!(next.revision != last.revision, bundle_changes, "{what}");
+        let (was, is) = (last.environment_revision, next.environment_revision);
+        assert_eq!(was != is, environment_changes, "{what}");
+        last = next;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_leads_nowhere_is_a_problem_and_the_others_are_served() {
+    let bench = Bench::new();
+    bench.mint("t1", HOUR);
+    bench.apply(Command::UpdateProvider {
+        id: bench.fixed.provider,
+        expected_version: None,
+        config: BTreeMap::from([("base_url".to_owned(), None)]),
+        credentials: BTreeMap::new(),
+        expires_at: BTreeMap::new(),
+    });
+    let bundle = bench.bundle().await;
+    assert_eq!(value(&bundle, "TOKEN").as_deref(), Ok("t1"));
+    assert_eq!((bundle.routes.len(), &*bundle.routes[0].base_url), (1, ""));
+    let problems: Vec<_> = bundle
+        .problems
+        .iter()
+        .map(|p| p.provider.as_str())
+        .collect();
+    assert_eq!(problems, ["cloud", "cloud"], "no endpoint, and no upstream");
+}
