@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use evermint_client::{Client, Route};
+use evermint_client::{Client, Report, Route};
+use evermint_core::id::Generation;
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Counter;
@@ -46,9 +47,17 @@ impl Refused {
 #[derive(Debug, Default)]
 pub(crate) struct Rotations {
     bound: Duration,
-    /// The newest generation of each credential that was reported.
-    reported: Mutex<HashMap<(String, String), u64>>,
+    /// What was reported of each credential last.
+    told: Mutex<HashMap<(String, String), Told>>,
     pub(crate) reports: Counter,
+}
+
+/// A report that was made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    generation: u64,
+    /// Whether another token may come soon.
+    hopeful: bool,
 }
 
 impl Rotations {
@@ -72,8 +81,8 @@ impl Rotations {
         if refused.is_past(client) {
             return true;
         }
-        if !self.report(client, refused).await || !wait {
-            return false;
+        if !self.report(client, refused, deadline).await || !wait {
+            return refused.is_past(client);
         }
         let until = deadline.min(Instant::now() + self.bound);
         while !refused.is_past(client) {
@@ -84,21 +93,46 @@ impl Rotations {
         true
     }
 
-    /// Reports a refused token once. Says whether another one may come.
-    async fn report(&self, client: &Client, refused: &Refused) -> bool {
-        let _ = client;
+    /// Tells the gateway of a refused token once, within the call's deadline. Says whether another
+    /// one may come soon.
+    async fn report(&self, client: &Client, refused: &Refused, deadline: Instant) -> bool {
         let credential = (refused.provider.clone(), refused.key.clone());
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = reported.entry(credential).or_default();
-        if *newest < refused.generation {
-            *newest = refused.generation;
-            self.reports.add();
-            tracing::warn!(
-                { names::PROVIDER } = refused.provider,
-                { names::GENERATION } = refused.generation,
-                "an upstream refused a token"
-            );
+        let known = self.known(&credential);
+        if known.generation >= refused.generation {
+            return known.hopeful;
         }
-        true
+        let mut told = Told {
+            generation: refused.generation,
+            hopeful: true,
+        };
+        self.note(&credential, told);
+        self.reports.add();
+        tracing::warn!(
+            { names::PROVIDER } = refused.provider,
+            { names::GENERATION } = refused.generation,
+            "an upstream refused a token"
+        );
+        let generation = Generation(refused.generation);
+        let report = client.report(&refused.provider, &refused.key, generation);
+        match timeout_at(deadline, report).await {
+            Ok(Ok(Report::Due | Report::Superseded)) => {}
+            Ok(Ok(Report::NotYet { .. } | Report::Stuck)) => {
+                told.hopeful = false;
+                self.note(&credential, told);
+            }
+            // Whoever comes next tells it again; a new token may come of itself.
+            Ok(Err(_)) | Err(_) => self.note(&credential, known),
+        }
+        told.hopeful
+    }
+
+    fn known(&self, credential: &(String, String)) -> Told {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(credential).copied().unwrap_or_default()
+    }
+
+    fn note(&self, credential: &(String, String), what: Told) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(credential.clone(), what);
     }
 }

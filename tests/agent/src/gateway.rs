@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evermint_proto::v1;
 use evermint_proto::v1::bundles_server::{Bundles, BundlesServer};
+use evermint_proto::v1::report_token_response::Outcome;
 use futures::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ use tonic::{Request, Response, Status};
 pub struct Gateway {
     address: SocketAddr,
     bundle: watch::Sender<Option<v1::Bundle>>,
+    outcome: watch::Sender<Outcome>,
+    reported: watch::Sender<Vec<v1::ReportTokenRequest>>,
     _server: JoinSet<()>,
 }
 
@@ -40,8 +43,12 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let bundle = watch::Sender::new(None);
+        let outcome = watch::Sender::new(Outcome::Due);
+        let reported = watch::Sender::new(Vec::new());
         let service = Service {
             bundle: bundle.subscribe(),
+            outcome: outcome.subscribe(),
+            reported: reported.clone(),
         };
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -53,6 +60,8 @@ impl Gateway {
         Self {
             address,
             bundle,
+            outcome,
+            reported,
             _server: server,
         }
     }
@@ -60,6 +69,16 @@ impl Gateway {
     /// Serves a bundle from now on.
     pub fn serve(&self, bundle: v1::Bundle) {
         self.bundle.send_replace(Some(bundle));
+    }
+
+    /// What it says to refused tokens from now on.
+    pub fn answer_reports(&self, outcome: Outcome) {
+        self.outcome.send_replace(outcome);
+    }
+
+    /// The refused tokens that it was told of.
+    pub fn reported(&self) -> Vec<v1::ReportTokenRequest> {
+        self.reported.borrow().clone()
     }
 
     /// Where it is.
@@ -71,6 +90,8 @@ impl Gateway {
 #[derive(Clone)]
 struct Service {
     bundle: watch::Receiver<Option<v1::Bundle>>,
+    outcome: watch::Receiver<Outcome>,
+    reported: watch::Sender<Vec<v1::ReportTokenRequest>>,
 }
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -87,6 +108,20 @@ impl Bundles for Service {
             bundle: Some(bundle),
             server_time_ms: now_ms(),
             ..v1::GetBundleResponse::default()
+        }))
+    }
+
+    async fn report_token(
+        &self,
+        request: Request<v1::ReportTokenRequest>,
+    ) -> Result<Response<v1::ReportTokenResponse>, Status> {
+        let request = request.into_inner();
+        let generation = request.generation;
+        self.reported.send_modify(|all| all.push(request));
+        Ok(Response::new(v1::ReportTokenResponse {
+            outcome: (*self.outcome.borrow()).into(),
+            generation,
+            not_before_ms: None,
         }))
     }
 

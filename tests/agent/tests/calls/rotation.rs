@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use evermint_agent::{Config, Limits};
 use evermint_agent_tests::{Api, Gateway, Running, bundle, route, token, within};
+use evermint_proto::v1::report_token_response::Outcome;
 
 async fn start(limits: Limits) -> (Gateway, Api, Running) {
     let (gateway, api) = (Gateway::start().await, Api::start().await);
@@ -100,4 +101,41 @@ async fn a_call_does_not_wait_for_another_token_for_ever() {
     let answer = within("the answer", call(&running).send()).await.unwrap();
     assert_eq!(answer.status(), 503);
     assert_eq!(api.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_to_the_gateway_once() {
+    let (gateway, api, running) = start(Limits::default()).await;
+    api.accept(&["two"]);
+    let callers: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(call(&running).send()))
+        .collect();
+    api.until_seen(4).await;
+    gateway.serve(with(&api, 2, "two"));
+    for caller in callers {
+        let answer = within("the answer", caller).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let reported = gateway.reported();
+    assert_eq!(reported.len(), 1, "{reported:?}");
+    let told = &reported[0];
+    assert_eq!(
+        (&*told.provider, &*told.credential_key, told.generation),
+        ("provider-of-inference.local", "API_TOKEN", 1)
+    );
+}
+
+#[tokio::test]
+async fn no_call_waits_for_a_token_that_does_not_come() {
+    let limits = Limits {
+        rotation: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let (gateway, api, running) = start(limits).await;
+    gateway.answer_reports(Outcome::Stuck);
+    for seen in 1..=2 {
+        let answer = within("the answer", call(&running).send()).await.unwrap();
+        assert_eq!((answer.status().as_u16(), api.seen().len()), (503, seen));
+    }
+    assert_eq!(gateway.reported().len(), 1);
 }
