@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod bundle;
 pub mod cluster;
+pub mod environment;
 pub mod profile;
 pub mod provider;
 pub mod refresh;

@@ -15,6 +15,7 @@ use crate::duration::Time;
 use crate::gateways::explain;
 use crate::out::note;
 use crate::view::bundle::{Bundle, Reveal};
+use crate::view::environment::Environment;
 use crate::view::sandbox::{Many, One};
 use crate::view::{Deletion, Deletions};
 
@@ -43,6 +44,9 @@ pub enum Command {
     Detach(AttachArgs),
     /// Read a sandbox's bundle: its routes and credentials.
     Bundle(BundleArgs),
+    /// Show a sandbox's environment: its variables, and where each may be sent.
+    #[command(visible_alias = "env")]
+    Environment(EnvironmentArgs),
     /// Follow a sandbox's bundle: every new one, from whichever gateway is there.
     Watch(WatchArgs),
     /// Give a sandbox a token: it shows who it is, and opens its own bundle alone.
@@ -123,6 +127,19 @@ pub struct BundleArgs {
     consistent: bool,
 }
 
+/// Arguments of `sandbox environment`.
+#[derive(Args, Debug)]
+pub struct EnvironmentArgs {
+    /// The sandbox's name or id.
+    sandbox: String,
+    /// Show the secret values themselves, not only their lengths.
+    #[arg(long)]
+    reveal: bool,
+    /// Ask the leader first, so that the answer is the newest there is.
+    #[arg(long)]
+    consistent: bool,
+}
+
 /// Arguments of `sandbox watch`.
 #[derive(Args, Debug)]
 pub struct WatchArgs {
@@ -153,6 +170,7 @@ impl Command {
             Self::Attach(args) => attach(args, client).await,
             Self::Detach(args) => detach(args, client).await,
             Self::Bundle(args) => bundle(args, client).await,
+            Self::Environment(args) => environment(args, client).await,
             Self::Watch(args) => watch(args, client).await,
             Self::Token(args) => token::issue(args, client).await,
             Self::Revoke(args) => token::revoke(args, client).await,
@@ -356,6 +374,27 @@ async fn bundle(args: BundleArgs, client: &Client) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+async fn environment(args: EnvironmentArgs, client: &Client) -> Result<()> {
+    let request = v1::GetBundleRequest {
+        sandbox: args.sandbox,
+        workspace: client.workspace.clone(),
+        consistent: args.consistent,
+        ..v1::GetBundleRequest::default()
+    };
+    let answer = client
+        .gateways
+        .read(async |wire| BundlesClient::new(wire).get_bundle(request.clone()).await)
+        .await?;
+    let bundle = answer
+        .bundle
+        .context("the gateway's answer holds no bundle")?;
+    client.out.show(&Environment::new(
+        bundle,
+        answer.server_time_ms,
+        reveal(args.reveal),
+    ))
 }
 
 async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
