@@ -44,6 +44,8 @@ pub struct Replica {
     pub shards: u32,
     pub lag: Option<u64>,
     pub last_heard_ms: Option<u64>,
+    /// Nothing of the history up to there is left in its log.
+    pub erased_position: Option<u64>,
     pub session: String,
     pub joined_at: At,
 }
@@ -127,6 +129,7 @@ impl From<v1::Replica> for Replica {
             shards: r.shards,
             lag: r.lag,
             last_heard_ms: r.last_heard_ms,
+            erased_position: r.erased_position,
             session: r.session,
             joined_at: At(r.joined_at_ms),
         }
