@@ -38,3 +38,9 @@ bench:
 chaos *ARGS:
     cargo build --release -p evermint -p evermint-chaos
     EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/release/evermint ${CARGO_TARGET_DIR:-target}/release/chaos {{ARGS}}
+
+# A number of faults of some kinds: `just campaign 0 7 5 kills --count 300`, `just campaign 0 7 3 --proxies power`
+campaign *ARGS:
+    cargo build -p evermint --features failpoints --bin evermint-failpoints
+    cargo build -p evermint-chaos
+    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/debug/evermint-failpoints ${CARGO_TARGET_DIR:-target}/debug/chaos {{ARGS}}

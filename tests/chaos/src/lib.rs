@@ -9,13 +9,18 @@
 //! | [`operator`], [`load`] | calls as operators make them, each noted with how it ended |
 //! | [`sandbox`] | readers that note what they are given |
 //! | [`nemesis`] | faults, a file for each family |
+//! | [`failpoint`], [`disk`] | the places at which a replica can be stopped; disks that lose their power |
+//! | [`campaign`] | a number of faults of some kinds, and a table of them |
 //! | [`check`] | what must hold of the history, one file for each promise |
 //! | [`report`] | counts, failovers, timeline and verdict, as text and as a picture |
 //! | [`history`] | what was seen: every call, read, issuer request and fault, one line each |
 
+pub mod campaign;
 pub mod check;
 pub mod dice;
+pub mod disk;
 pub mod door;
+pub mod failpoint;
 pub mod finale;
 pub mod history;
 pub mod load;

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use evermint_chaos::disk::enter_namespace;
 use evermint_chaos::net::Network;
 use evermint_chaos::net::namespaces::Namespaces;
 use evermint_chaos::net::netem::Netem;
 use evermint_chaos::net::proxies::Proxies;
 use evermint_chaos::report::{Summary, picture};
 use evermint_chaos::settings::Settings;
-use evermint_chaos::{check, history};
+use evermint_chaos::{campaign, check, history, run};
 use evermint_cluster_tests::{Idp, say};
 
 /// Runs a cluster of real replicas under faults that follow from a seed, and checks what was seen of
@@ -19,6 +20,8 @@ use evermint_cluster_tests::{Idp, say};
 #[derive(Debug, Parser)]
 #[command(name = "chaos", version)]
 struct Args {
+    #[command(subcommand)]
+    campaign: Option<Campaign>,
     /// How long faults are injected
     #[arg(default_value_t = 3600)]
     seconds: u64,
@@ -44,6 +47,34 @@ struct Args {
     only: Vec<String>,
 }
 
+/// A number of faults of some kinds, instead of all kinds for some time.
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Campaign {
+    /// Kill replicas at every step of a mint, at the leader's duties and at the disk; the program
+    /// under test has to be `evermint-failpoints`
+    Kills {
+        /// How many times
+        #[arg(long, default_value_t = 300)]
+        count: usize,
+    },
+    /// Cut the power of replicas, and make their disks fail; needs root
+    Power {
+        /// How many times
+        #[arg(long, default_value_t = 100)]
+        count: usize,
+    },
+}
+
+impl Campaign {
+    /// As it stands on the command line.
+    fn words(self) -> String {
+        match self {
+            Self::Kills { count } => format!(" kills --count {count}"),
+            Self::Power { count } => format!(" power --count {count}"),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // A part of the network runs as a process of its own.
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -54,10 +85,17 @@ fn main() -> ExitCode {
     if let (true, Some(dir)) = (args.check, &args.dir) {
         return judge(dir, &[], true);
     }
+    if let Some(Campaign::Power { .. }) = args.campaign
+        && let Err(why) = enter_namespace()
+    {
+        say(&why);
+        return ExitCode::FAILURE;
+    }
     let keep = args.dir.is_some();
+    let campaign = args.campaign;
     let settings = settings(args);
     let dir = settings.dir.clone();
-    let failed = run(settings);
+    let failed = run(settings, campaign);
     judge(&dir, &failed, keep)
 }
 
@@ -75,7 +113,7 @@ fn netem(words: &[String]) -> ExitCode {
 }
 
 /// Brings the network up, and runs. Says what failed.
-fn run(settings: Settings) -> Vec<String> {
+fn run(settings: Settings, campaign: Option<Campaign>) -> Vec<String> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -120,7 +158,11 @@ fn run(settings: Settings) -> Vec<String> {
             net.name(),
             settings.dir.display()
         ));
-        evermint_chaos::run::run(settings, net).await
+        match campaign {
+            None => run::run(settings, net).await,
+            Some(Campaign::Kills { count }) => run::kills(settings, net, count).await,
+            Some(Campaign::Power { count }) => run::power(settings, net, count).await,
+        }
     })
 }
 
@@ -139,6 +181,11 @@ fn judge(dir: &Path, failed: &[String], keep: bool) -> ExitCode {
     let text = summary.text(&violations, failed);
     say(&text);
     say(&summary.row(&violations));
+    for family in ["step", "power", "storage"] {
+        if let Some(table) = campaign::table(&history, family, &violations) {
+            say(&table);
+        }
+    }
     let picture = picture::draw(&history, &summary, &violations);
     for (name, text) in [("report.txt", &text), ("timeline.html", &picture)] {
         if let Err(why) = std::fs::write(dir.join(name), text) {
@@ -166,12 +213,19 @@ fn settings(args: Args) -> Settings {
     let dir = args.dir.unwrap_or_else(|| {
         std::env::temp_dir().join(format!("evermint-chaos-{seed}-{}", std::process::id()))
     });
-    let mut command = format!("just chaos {} {seed} {}", args.seconds, args.replicas);
+    let recipe = match args.campaign {
+        None => "chaos",
+        Some(_) => "campaign",
+    };
+    let mut command = format!("just {recipe} {} {seed} {}", args.seconds, args.replicas);
     if !args.only.is_empty() {
         command += &format!(" --only '{}'", args.only.join(","));
     }
     if args.proxies {
         command += " --proxies";
+    }
+    if let Some(campaign) = args.campaign {
+        command += &campaign.words();
     }
     Settings {
         seed,

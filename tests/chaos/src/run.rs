@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_cluster_tests::say;
+use evermint_failpoint::Bug;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -16,7 +17,7 @@ use crate::sandbox::Reader;
 use crate::settings::Settings;
 use crate::watcher;
 use crate::world::World;
-use crate::{finale, load, start};
+use crate::{campaign, failpoint, finale, load, nemesis, start};
 
 /// How long a nemesis may take before the run is given up: longer than any has to.
 const STRIKE_MAX: Duration = Duration::from_secs(400);
@@ -26,6 +27,76 @@ const HEALED: Duration = Duration::from_secs(10);
 /// Runs, and says what failed that no check on the history would see. The history is in the
 /// directory of the settings.
 pub async fn run(settings: Settings, net: Network) -> Vec<String> {
+    live(
+        settings,
+        net,
+        async |_| Ok(()),
+        async |world| faults(world).await,
+    )
+    .await
+}
+
+/// Kills replicas so many times, at one step after the other.
+pub async fn kills(settings: Settings, net: Network, count: usize) -> Vec<String> {
+    let armed = async |world: &Arc<World>| match failpoint::available(world) {
+        true => failpoint::install(world).map_err(|e| format!("failpoints: {e}")),
+        false => Err(format!("--binary has to be {}", failpoint::PROGRAM)),
+    };
+    let act = async |world: &Arc<World>| campaign::strike(world, nemesis::step::all(), count).await;
+    live(settings, net, armed, act).await
+}
+
+/// Cuts the power so many times, of one replica, of a majority and of all; and makes disks fail in
+/// other ways, once each for ten cuts.
+pub async fn power(settings: Settings, net: Network, count: usize) -> Vec<String> {
+    let grid = tokio::sync::OnceCell::new();
+    let install = async |world: &Arc<World>| {
+        let made = nemesis::power::Grid::install(world).await?;
+        grid.set(made).map_err(|e| e.to_string())
+    };
+    let act = async |world: &Arc<World>| {
+        let grid = grid.get().ok_or("no disks")?;
+        campaign::strike(world, nemesis::power::all(grid), count).await?;
+        let storage = nemesis::storage::all(grid);
+        let others = storage.len() * count.div_ceil(10);
+        campaign::strike(world, storage, others).await?;
+        let lines = grid.acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+        say(&format!(
+            "{lines} acknowledged lines in ledgers, each read on every replica"
+        ));
+        Ok(())
+    };
+    let failed = live(settings, net, install, act).await;
+    if let Some(grid) = grid.get() {
+        grid.down().await;
+    }
+    failed
+}
+
+/// A script instead of faults, perhaps with a planted defect.
+pub async fn directed(
+    settings: Settings,
+    net: Network,
+    bug: Option<Bug>,
+    script: impl AsyncFn(Arc<World>) -> Result<(), String>,
+) -> Vec<String> {
+    let prepare = async |world: &Arc<World>| {
+        if let Some(bug) = bug {
+            failpoint::plant(world, bug);
+        }
+        failpoint::install(world).map_err(|e| format!("failpoints: {e}"))
+    };
+    let act = async |world: &Arc<World>| script(Arc::clone(world)).await;
+    live(settings, net, prepare, act).await
+}
+
+/// A whole run: `prepare` comes before the first replica, `act` while everybody is busy.
+async fn live(
+    settings: Settings,
+    net: Network,
+    prepare: impl AsyncFnOnce(&Arc<World>) -> Result<(), String>,
+    act: impl AsyncFnOnce(&Arc<World>) -> Result<(), String>,
+) -> Vec<String> {
     let world = match start::world(settings, net).await {
         Ok(world) => world,
         Err(why) => return vec![why],
@@ -39,7 +110,7 @@ pub async fn run(settings: Settings, net: Network) -> Vec<String> {
         }
     };
     tokio::select! {
-        told = whole(&world) => if let Err(why) = told { world.fail(why) },
+        told = whole(&world, prepare, act) => if let Err(why) = told { world.fail(why) },
         () = interrupted => world.fail("interrupted"),
     }
     for place in &world.places {
@@ -52,7 +123,12 @@ pub async fn run(settings: Settings, net: Network) -> Vec<String> {
     std::mem::take(&mut *world.failed())
 }
 
-async fn whole(world: &Arc<World>) -> Result<(), String> {
+async fn whole(
+    world: &Arc<World>,
+    prepare: impl AsyncFnOnce(&Arc<World>) -> Result<(), String>,
+    act: impl AsyncFnOnce(&Arc<World>) -> Result<(), String>,
+) -> Result<(), String> {
+    prepare(world).await?;
     let phase = |phase| {
         say(&format!("== {phase:?}"));
         world.recorder.note(Event::Phase { phase });
@@ -69,7 +145,7 @@ async fn whole(world: &Arc<World>) -> Result<(), String> {
     }
 
     phase(Phase::Faults);
-    faults(world).await?;
+    act(world).await?;
     phase(Phase::Healed);
     sleep(HEALED).await;
     finale::recover(world).await?;

@@ -20,27 +20,35 @@ pub fn evermint() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("EVERMINT_BIN") {
         Some(path) => PathBuf::from(path),
-        None => built(),
+        None => built("evermint", None),
     })
 }
 
-fn built() -> PathBuf {
-    // target/PROFILE/deps/TEST, and target/PROFILE/evermint beside it.
+/// The path of `evermint-failpoints`: the same program, which a test can stop at named points.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn evermint_failpoints() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| built("evermint-failpoints", Some("failpoints")))
+}
+
+fn built(name: &str, feature: Option<&str>) -> PathBuf {
+    // target/PROFILE/deps/TEST or target/PROFILE/TOOL, and target/PROFILE/evermint beside it.
     let test = std::env::current_exe().expect("a test knows its own path");
-    let profile_dir = test
-        .ancestors()
-        .find(|dir| dir.file_name().is_some_and(|name| name == "deps"))
-        .and_then(Path::parent)
-        .unwrap_or_else(|| panic!("{} is not in a target directory", test.display()))
-        .to_owned();
-    let binary = profile_dir.join("evermint");
+    let dir = test.parent().expect("a program is in a directory");
+    let profile_dir = match dir.parent() {
+        Some(parent) if dir.file_name().is_some_and(|name| name == "deps") => parent,
+        _ => dir,
+    };
+    let binary = profile_dir.join(name);
 
     // Tests are processes of their own under nextest: one builds, the others wait for it.
     let lock = profile_dir.join(".evermint-under-test.lock");
     let lock = File::create(&lock).unwrap_or_else(|e| panic!("{}: {e}", lock.display()));
     flock(&lock, FlockOperation::LockExclusive).expect("the lock of the build");
     if !is_current(&binary) {
-        build(&profile_dir);
+        build(profile_dir, name, feature);
     }
     binary
 }
@@ -64,7 +72,7 @@ fn is_current(binary: &Path) -> bool {
     !sources.any(|source| newer(&source.replace('\0', " ")))
 }
 
-fn build(profile_dir: &Path) {
+fn build(profile_dir: &Path, name: &str, feature: Option<&str>) {
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
@@ -72,7 +80,8 @@ fn build(profile_dir: &Path) {
     let target_dir = profile_dir.parent().expect("target/PROFILE");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--package", "evermint", "--bin", "evermint"])
+        .args(["build", "--package", "evermint", "--bin", name])
+        .args(feature.iter().flat_map(|feature| ["--features", feature]))
         .args(["--profile", profile, "--target-dir"])
         .arg(target_dir)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -80,6 +89,6 @@ fn build(profile_dir: &Path) {
         .unwrap_or_else(|e| panic!("cannot run cargo to build evermint: {e}"));
     assert!(
         status.success(),
-        "evermint was not built; build it with `cargo build -p evermint`, or name one in EVERMINT_BIN"
+        "{name} was not built; build it with `cargo build -p evermint`, or name one in EVERMINT_BIN"
     );
 }

@@ -27,7 +27,7 @@ mod sandbox;
 mod wait;
 
 pub use admin::Admin;
-pub use binary::evermint;
+pub use binary::{evermint, evermint_failpoints};
 pub use canary::Canary;
 pub use cluster::{Cluster, Replica};
 pub use config::Options;

@@ -61,6 +61,16 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
                 let late = (asked - end) / ms(1);
                 broken(format!("{whose} was served {late} ms after its end"));
             }
+            let asked_ms = line.unix_ms.saturating_sub((line.at - asked) / ms(1));
+            if let Some(own) = served.expires_at_ms
+                && asked_ms > own + LATE_MAX / ms(1)
+                && !clocks_are_moved(seen, *asked)
+            {
+                let late = asked_ms - own;
+                broken(format!(
+                    "{whose} was served {late} ms after the end that it says"
+                ));
+            }
             let places = [
                 (None, served.provider.as_str()),
                 (Some(sandbox.as_str()), &served.provider),
@@ -154,6 +164,18 @@ mod tests {
         let late = |tale: Tale| tale.read("a", (46_200, 46_201), 1, (1, 1), 0, vec![token()]);
         late(good()).is_bad(check, "was served 1100 ms after its end");
         late(good().fault((10, 20), "clock", "step back", &[0])).is_good(check);
+    }
+
+    #[test]
+    fn a_value_that_is_served_past_the_end_that_it_says_is_found() {
+        let read = |asked| {
+            let mut value = token();
+            // The tale's wall clock began at this time.
+            value.expires_at_ms = Some(1_000_000 + 30_000);
+            good().read("a", (asked, asked + 1), 1, (1, 1), 0, vec![value])
+        };
+        read(30_900).is_good(check);
+        read(31_100).is_bad(check, "1100 ms after the end that it says");
     }
 
     #[test]

@@ -3,12 +3,17 @@
 //! At rest, each credential works and its grant is alive; or a person has to authorize again, the
 //! status names the mint that was lost, and the trail has the doubt that it came from.
 
+use std::collections::BTreeMap;
+
 use super::Violation;
-use super::seen::Seen;
-use crate::history::Event;
+use super::seen::{Made, Seen};
+use crate::history::{Call, Event};
+
+/// Who gives new grants to credentials that have lost theirs.
+const CARER: &str = "carer";
 
 pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
-    let mut violations = Vec::new();
+    let mut violations = replaced(seen);
     for line in seen.lines {
         let Event::FinalCredential {
             provider,
@@ -33,20 +38,21 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
             .lines
             .iter()
             .any(|line| matches!(&line.event, Event::Revoked { client: c, .. } if c == client));
-        let doubts = seen.trail_of(client).map_or(0, |mints| {
-            mints.iter().filter(|mint| mint.end == "in_doubt").count()
-        });
-        let family = seen.lines.iter().rev().find_map(|line| match &line.event {
+        let doubts = doubts(seen, client);
+        // A credential that lost its grant has another one since.
+        let mut families = seen.lines.iter().filter_map(|line| match &line.event {
             Event::FinalFamily {
                 client: c, alive, ..
             } if c == client => Some(*alive),
             _ => None,
         });
+        let is_alive = families.any(|alive| alive);
         match verdict.as_str() {
-            "fresh" if family == Some(false) && !revoked => {
+            "fresh" if !is_alive && !revoked => {
                 broken("it counts as fresh, and its grant is dead".to_owned());
             }
-            "fresh" => {}
+            // What may pass is tried again; its value is served meanwhile.
+            "fresh" | "retrying" | "throttled" => {}
             _ if revoked => {}
             "needs-reauthorization" if doubts == 0 && seen.trail_is_complete => {
                 broken(format!("its grant is lost without any doubt: {cause}"));
@@ -61,6 +67,44 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// Grants that a person had to replace, although no mint of theirs was ever in doubt.
+fn replaced(seen: &Seen<'_>) -> Vec<Violation> {
+    let mut by_client: BTreeMap<&str, Vec<&Made<'_>>> = BTreeMap::new();
+    for made in seen.calls.iter().filter(|made| made.who.contains(CARER)) {
+        if let Call::ConfigureRefresh { client, .. } = made.what
+            && made.acknowledged().is_some()
+        {
+            by_client.entry(client).or_default().push(made);
+        }
+    }
+    if !seen.trail_is_complete {
+        return Vec::new();
+    }
+    let lost = by_client.iter().filter_map(|(client, replaced)| {
+        let revoked = seen
+            .lines
+            .iter()
+            .filter(|line| matches!(&line.event, Event::Revoked { client: c, .. } if c == client));
+        let explained = doubts(seen, client) + revoked.count();
+        let (last, count) = (replaced.last()?, replaced.len());
+        (count > explained).then(|| Violation {
+            promise: "I6",
+            at: last.invoked,
+            what: format!(
+                "{client}: {count} grants had to be replaced, {explained} doubts explain"
+            ),
+        })
+    });
+    lost.collect()
+}
+
+/// Tickets of the client's credential that ended in doubt.
+fn doubts(seen: &Seen<'_>, client: &str) -> usize {
+    seen.trail_of(client).map_or(0, |mints| {
+        mints.iter().filter(|mint| mint.end == "in_doubt").count()
+    })
 }
 
 #[cfg(test)]
@@ -110,7 +154,8 @@ mod tests {
     fn a_credential_that_works_is_fine() {
         ends(calm(), "fresh", false, true).is_good(check);
         ends(calm(), "fresh", false, false).is_bad(check, "its grant is dead");
-        ends(calm(), "retrying", false, true).is_bad(check, "it is retrying at rest");
+        ends(calm(), "retrying", false, true).is_good(check);
+        ends(calm(), "expired", false, true).is_bad(check, "it is expired at rest");
     }
 
     #[test]
@@ -120,6 +165,19 @@ mod tests {
         unnamed.is_bad(check, "no lost mint is named");
         let undoubted = ends(calm(), "needs-reauthorization", true, false);
         undoubted.is_bad(check, "without any doubt");
+    }
+
+    #[test]
+    fn a_grant_that_was_replaced_was_in_doubt_before() {
+        let replace = || Call::ConfigureRefresh {
+            provider: "p".to_owned(),
+            key: "K".to_owned(),
+            client: "c".to_owned(),
+        };
+        let cared = |tale: Tale| tale.ok_by("carer", (50, 51), replace());
+        cared(doubtful()).is_good(check);
+        cared(calm()).is_bad(check, "1 grants had to be replaced");
+        calm().ok((50, 51), replace()).is_good(check);
     }
 
     #[test]

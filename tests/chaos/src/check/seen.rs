@@ -26,6 +26,7 @@ pub(super) struct Seen<'a> {
 
 /// A call of an operator.
 pub(super) struct Made<'a> {
+    pub(super) who: &'a str,
     pub(super) what: &'a Call,
     pub(super) invoked: Nanos,
     pub(super) outcome: Outcome<'a>,
@@ -107,9 +108,10 @@ impl<'a> Seen<'a> {
         for line in lines {
             match &line.event {
                 Event::Run(run) => seen.run = run.clone(),
-                Event::Invoke { call, what, .. } => {
+                Event::Invoke { call, who, what } => {
                     by_id.insert(*call, seen.calls.len());
                     seen.calls.push(Made {
+                        who,
                         what,
                         invoked: line.at,
                         outcome: Outcome::Unknown,

@@ -50,15 +50,20 @@ impl Tale {
     }
 
     /// A call that is acknowledged, refused (`Some("")`) or never answered (`None`).
-    fn call(
+    fn call(self, from: u64, what: Call, end: impl FnOnce(u64) -> Option<(u64, Event)>) -> Self {
+        let who = format!("operator-{}", self.calls + 1);
+        self.call_by(who, from, what, end)
+    }
+
+    fn call_by(
         mut self,
+        who: String,
         from: u64,
         what: Call,
         end: impl FnOnce(u64) -> Option<(u64, Event)>,
     ) -> Self {
         self.calls += 1;
         let call = self.calls;
-        let who = format!("operator-{call}");
         let this = self.note(from, Event::Invoke { call, who, what });
         match end(call) {
             Some((at, event)) => this.note(at, event),
@@ -69,6 +74,19 @@ impl Tale {
     pub(super) fn ok(self, (from, to): (u64, u64), what: Call) -> Self {
         let answer = Answer::Written { position: 1 };
         self.answered((from, to), what, answer)
+    }
+
+    /// The same, by somebody in particular.
+    pub(super) fn ok_by(self, who: &str, (from, to): (u64, u64), what: Call) -> Self {
+        self.call_by(who.to_owned(), from, what, |call| {
+            let (replica, answer) = (0, Answer::Written { position: 1 });
+            let ok = Event::Ok {
+                call,
+                replica,
+                answer,
+            };
+            Some((to, ok))
+        })
     }
 
     pub(super) fn answered(self, (from, to): (u64, u64), what: Call, answer: Answer) -> Self {

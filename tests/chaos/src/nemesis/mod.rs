@@ -6,7 +6,10 @@
 
 pub mod issuer;
 pub mod network;
+pub mod power;
 pub mod process;
+pub mod step;
+pub mod storage;
 
 use std::sync::Arc;
 
@@ -79,5 +82,6 @@ pub fn tracks(world: &World) -> Vec<Track> {
         track("process", process::all(), 1..4),
         track("network", network::all(namespaces), 5..20),
         track("issuer", issuer::all(), 8..25),
+        track("step", step::all(), 5..15),
     ]
 }

@@ -487,7 +487,7 @@ impl Flight {
 }
 
 /// A write that may be done twice, at whichever replica takes it.
-async fn acknowledged_write(world: &Arc<World>, provider: &str) -> bool {
+pub(super) async fn acknowledged_write(world: &Arc<World>, provider: &str) -> bool {
     let written = world
         .until("a write is acknowledged", WRITTEN, || async {
             match world.touch(provider).await {
@@ -499,7 +499,11 @@ async fn acknowledged_write(world: &Arc<World>, provider: &str) -> bool {
     written.is_ok()
 }
 
-async fn minted_after(world: &Arc<World>, credential: &Credential, generation: u64) -> bool {
+pub(super) async fn minted_after(
+    world: &Arc<World>,
+    credential: &Credential,
+    generation: u64,
+) -> bool {
     let minted = world
         .until("it is minted", MINTED, || async {
             let status = world.refresh_status(credential).await.ok_or("no status")?;
@@ -512,13 +516,13 @@ async fn minted_after(world: &Arc<World>, credential: &Credential, generation: u
     minted.is_ok()
 }
 
-fn failed_reads(world: &World) -> u64 {
+pub(super) fn failed_reads(world: &World) -> u64 {
     world
         .failed_reads
         .load(std::sync::atomic::Ordering::Relaxed)
 }
 
-fn kill(world: &World, place: Place) -> Result<(), Missed> {
+pub(super) fn kill(world: &World, place: Place) -> Result<(), Missed> {
     match world.places[place].kill() {
         true => Ok(()),
         false => Err(Missed(format!("replica {place} did not run"))),
