@@ -45,7 +45,10 @@ fn refused(cluster: &Cluster, args: &[&str], said: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_refused_by_its_field_and_changes_nothing() {
     let cluster = Cluster::start(Options::default()).await;
-    let created = run(&cluster, &["provider", "create", "known", "--type=generic-oauth2"]);
+    let created = run(
+        &cluster,
+        &["provider", "create", "known", "--type=generic-oauth2"],
+    );
     assert!(created.status.success(), "{created:?}");
     let position = cluster.caught_up().await;
 
