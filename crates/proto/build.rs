@@ -8,7 +8,7 @@
 //!   On the wire an embedded message *is* bytes, so that a server can keep a bundle encoded and
 //!   send it to any number of readers without encoding it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -35,7 +35,27 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-changed={}", root.display());
 
     public(&root, &out)?;
+    openshell(&root, &out)?;
     replica(&root, &out)
+}
+
+/// OpenShell's packages, which refer to each other.
+fn openshell(root: &Path, out: &Path) -> Result<()> {
+    let mut compiler = Compiler::new([root])?;
+    compiler.include_source_info(true).include_imports(true);
+    for package in ["datamodel/v1", "sandbox/v1", "v1", "inference/v1"] {
+        compiler.open_files(protos(&root.join("openshell").join(package))?)?;
+    }
+    let pool = compiler.descriptor_pool();
+    fs::write(
+        out.join("openshell.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
+    generate(
+        &pool,
+        compiler.file_descriptor_set(),
+        &out.join("openshell"),
+    )
 }
 
 /// `evermint.v1`, its descriptors for reflection, and the server of ready bundles.
@@ -85,24 +105,25 @@ fn replica(root: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Code for one package, with secrets kept out of `Debug`.
+/// Code for each package, with secrets kept out of `Debug`.
 fn generate(pool: &DescriptorPool, files: FileDescriptorSet, out: &Path) -> Result<()> {
     fs::create_dir_all(out)?;
     let mut skipped = Vec::new();
-    let mut code = String::new();
-    let mut package = String::new();
+    let mut code: BTreeMap<String, String> = BTreeMap::new();
     for message in pool.all_messages() {
         if message.package_name().starts_with("google.") {
             continue;
         }
-        package = message.package_name().to_owned();
+        let code = code.entry(message.package_name().to_owned()).or_default();
         let secret: Vec<_> = message.fields().filter(is_secret).collect();
         if !secret.is_empty() {
             skipped.push(message.full_name().to_owned());
-            redacted(&message, &secret, &mut code)?;
+            redacted(&message, &secret, code)?;
         }
     }
-    fs::write(out.join(format!("{package}.debug.rs")), code)?;
+    for (package, code) in code {
+        fs::write(out.join(format!("{package}.debug.rs")), code)?;
+    }
 
     tonic_prost_build::configure()
         .out_dir(out)
