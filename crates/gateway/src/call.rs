@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
@@ -13,7 +13,10 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use crate::access::Who;
 use crate::caller::Door;
+use crate::server::{REQUEST_MAX, REQUEST_TIME};
+use crate::target::FRAME;
 use crate::{names, status};
 
 /// The header that holds the code of a call that failed at once.
@@ -46,17 +49,46 @@ pub(crate) async fn wrap(State(door): State<Arc<Door>>, request: Request, next: 
     .await
 }
 
-async fn answer(door: &Door, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let authorization = request.headers().get(header::AUTHORIZATION).cloned();
-    let shown = authorization.as_ref().map(HeaderValue::as_bytes);
-    match door.admit(&path, shown).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
+async fn answer(door: &Door, request: Request, next: Next) -> Response {
+    match admit(door, request).await {
+        Ok(request) => next.run(request).await,
         Err(status) => Status::into_http::<Body>(status),
     }
+}
+
+/// The request with its caller, who may make it. It is read before it is passed on: who may make
+/// it hangs on what it says, and a caller who is slow to say it holds up nobody else.
+async fn admit(door: &Door, request: Request) -> Result<Request, Status> {
+    let (mut head, body) = request.into_parts();
+    let Some(method) = door.method(head.uri.path())? else {
+        return Ok(Request::from_parts(head, body));
+    };
+    let shown = head.headers.get(header::AUTHORIZATION);
+    let caller = door.admit(method, shown.map(HeaderValue::as_bytes)).await?;
+    head.extensions.insert(caller.clone());
+    if method.who == Who::Anyone {
+        return Ok(Request::from_parts(head, body));
+    }
+    let body = whole(body).await?;
+    door.admit_request(method, &caller, &body).await?;
+    Ok(Request::from_parts(head, Body::from(body)))
+}
+
+/// All of a request's body.
+async fn whole(body: Body) -> Result<Bytes, Status> {
+    let read = axum::body::to_bytes(body, FRAME + REQUEST_MAX);
+    match tokio::time::timeout(REQUEST_TIME, read).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if is_too_large(&error) => Err(status::too_large(REQUEST_MAX)),
+        // The caller went away.
+        Ok(Err(_)) => Err(Status::cancelled("the request broke off")),
+        Err(_) => Err(status::too_slow()),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
 }
 
 /// The code in an answer's head; one that comes later, in trailers, is a success so far.

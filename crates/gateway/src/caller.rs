@@ -1,28 +1,52 @@
-//! Who calls. One token, the operator's, opens everything; a sandbox's opens what [`access`] says;
-//! without an operator's token configured the replica trusts whoever reaches it and shows none,
-//! which the binary allows on loopback alone.
+//! Who calls: an operator, a sandbox by its token, or, where no way for operators is configured,
+//! anyone who shows nothing; the binary allows that on loopback alone. What each may call is for
+//! [`access`] to say.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use evermint_core::id::SandboxId;
 use evermint_core::secret::Secret;
 use tonic::Status;
 
+use crate::access::{Method, Place, Roles, Who};
 use crate::shared::Shared;
+use crate::target::{named_sandbox, target};
 use crate::token::{self, Pass, Spent};
 use crate::{access, passthrough, status};
 
 /// Who calls; found in the extensions of every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// Someone who reached a replica without authentication, or a service that needs none.
     Anyone,
-    /// The holder of the admin token.
-    Admin,
+    /// An operator.
+    Operator(Arc<Operator>),
     /// A sandbox.
     Sandbox(Pass),
+}
+
+/// A person or program that operates the cluster or a workspace of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// Who it is, among those of its way.
+    pub subject: String,
+    /// How it showed that.
+    pub way: Way,
+    /// What it may do, and where.
+    pub roles: Roles,
+    /// The scopes of its token, where they count.
+    pub scopes: Option<BTreeSet<String>>,
+}
+
+/// How an operator shows who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The admin token of the configuration.
+    AdminToken,
 }
 
 /// The admin token, as its digest.
@@ -58,16 +82,29 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Identifies the caller of `path` by its `authorization` header, and lets it in or not.
+    /// The row of `path`; `None` if it is for a gateway behind this one.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` for a method that has none.
+    pub(crate) fn method(&self, path: &str) -> Result<Option<&'static Method>, Status> {
+        if self.passes_on && !passthrough::is_own(path) {
+            return Ok(None);
+        }
+        let method = access::method(path).ok_or_else(status::unimplemented)?;
+        Ok(Some(method))
+    }
+
+    /// Identifies the caller of `method` by its `authorization` header, as far as that can be done
+    /// before the request is read.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`, `PERMISSION_DENIED`.
     pub(crate) async fn admit(
         &self,
-        path: &str,
+        method: &Method,
         authorization: Option<&[u8]>,
     ) -> Result<Caller, Status> {
-        if access::is_open(path) || self.passes_on && !passthrough::is_own(path) {
+        if method.who == Who::Anyone {
             return Ok(Caller::Anyone);
         }
         let caller = match (&self.admin, authorization) {
@@ -80,14 +117,40 @@ impl Door {
                     status::unauthenticated("the authorization header is no bearer token")
                 })?;
                 match admin {
-                    Some(admin) if admin.is(token) => Caller::Admin,
+                    Some(admin) if admin.is(token) => Caller::Operator(Arc::new(Operator {
+                        subject: "admin".to_owned(),
+                        way: Way::AdminToken,
+                        roles: Roles::admin(),
+                        scopes: None,
+                    })),
                     None if !token::looks_like_one(token) => Caller::Anyone,
                     Some(_) | None => Caller::Sandbox(self.sandbox(token).await?),
                 }
             }
         };
-        access::check(path, &caller)?;
+        access::check(method, &caller)?;
         Ok(caller)
+    }
+
+    /// Whether the request `body` is about something that `caller` may call `method` for.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub(crate) async fn admit_request(
+        &self,
+        method: &Method,
+        caller: &Caller,
+        body: &[u8],
+    ) -> Result<(), Status> {
+        if let Place::OfSandbox(field, _) = method.place {
+            // A sandbox that this replica does not know yet is in some other workspace, perhaps.
+            let unknown = |id: &SandboxId| !self.shared.state().sandboxes.contains_key(id);
+            if named_sandbox(field, body).as_ref().is_some_and(unknown) {
+                self.shared.catch_up().await?;
+            }
+        }
+        let target = target(method.place, body, &self.shared.state());
+        access::check_target(method, caller, target.as_ref())
     }
 
     /// A sandbox by its token. A replica that does not know the sandbox asks the leader before it

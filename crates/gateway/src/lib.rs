@@ -8,13 +8,14 @@
 //! Where to read next: `service` has a file for each service, `rim` turns requests into types,
 //! `show` turns types into answers, `status` turns errors into codes, `views` keeps bundles ready,
 //! `call` is what happens around every call, `caller` says who calls, and `access` who may call
-//! what.
+//! what: the table of that is in `methods`.
 
 mod access;
 mod bundle;
 mod call;
 mod caller;
 mod health;
+mod methods;
 mod names;
 mod passthrough;
 mod port;
@@ -24,12 +25,14 @@ mod service;
 mod shared;
 mod show;
 mod status;
+mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod token;
 mod views;
 
-pub use caller::{AdminToken, Caller};
+pub use access::{METHODS, Method, Place, Role as CallerRole, Roles, Who};
+pub use caller::{AdminToken, Caller, Operator, Way};
 pub use passthrough::UpstreamGateway;
 pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role};
 pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};

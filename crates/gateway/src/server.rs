@@ -32,6 +32,8 @@ use crate::{call, health, names};
 /// The largest request that is read, in bytes. A valid one stays below 1 MiB; the rest is room to
 /// say which field of an invalid one is too large.
 pub const REQUEST_MAX: usize = 4 << 20;
+/// How long a request may take to arrive.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(20);
 /// HTTP/2 pings go out at this interval, and an answer has to come within the other.
 pub(crate) const KEEPALIVE: (Duration, Duration) =
     (Duration::from_secs(20), Duration::from_secs(10));

@@ -16,6 +16,7 @@ use prost::Message as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::access::{Role, Target};
 use crate::port::{ControlError, FieldProblem};
 
 /// The metadata key of the reason.
@@ -91,6 +92,47 @@ pub(crate) fn upstream_unreachable() -> Status {
 /// The caller is known, and may not do this.
 pub(crate) fn denied(what: &'static str) -> Status {
     new(Code::PermissionDenied, "permission-denied", what)
+}
+
+/// An operator who does not have this role where the call is about.
+pub(crate) fn role_missing(role: Role, target: &Target) -> Status {
+    let place = match target {
+        Target::Anywhere | Target::Platform => String::new(),
+        Target::Everywhere => " in all workspaces".to_owned(),
+        Target::In(workspace) => format!(" in workspace {workspace}"),
+    };
+    new(
+        Code::PermissionDenied,
+        "role-missing",
+        format!("role '{role}' required{place}"),
+    )
+}
+
+/// An operator whose token does not have this scope.
+pub(crate) fn scope_missing(scope: &str) -> Status {
+    new(
+        Code::PermissionDenied,
+        "scope-missing",
+        format!("scope '{scope}' required"),
+    )
+}
+
+/// A request longer than what is read.
+pub(crate) fn too_large(max: usize) -> Status {
+    new(
+        Code::OutOfRange,
+        "message-too-large",
+        format!("decoded message length too large: the limit is {max} bytes"),
+    )
+}
+
+/// A request that did not come in time.
+pub(crate) fn too_slow() -> Status {
+    new(
+        Code::DeadlineExceeded,
+        "request-too-slow",
+        "the request did not arrive in time",
+    )
 }
 
 /// A token that was good once, or is not yet.

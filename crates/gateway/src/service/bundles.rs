@@ -196,7 +196,7 @@ pub(crate) type BundleStream =
 fn pass<T>(request: &Request<T>) -> Option<Pass> {
     match request.extensions().get::<Caller>() {
         Some(Caller::Sandbox(pass)) => Some(*pass),
-        Some(Caller::Admin | Caller::Anyone) | None => None,
+        Some(Caller::Operator(_) | Caller::Anyone) | None => None,
     }
 }
 

@@ -250,7 +250,7 @@ async fn our_own_methods_are_answered_here_and_still_need_our_token() {
         "/evermint.v1.Nonsense/Get",
     ] {
         let refused = call(&harness, unknown, all(&[])).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{unknown}");
+        assert_eq!(refused.code(), Code::Unimplemented, "{unknown}");
         let ours = call_with("Bearer ours", &harness, unknown, all(&[])).await;
         let refused = ours.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented, "{unknown}");
