@@ -13,8 +13,9 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::access::Who;
+use crate::access::{self, Who};
 use crate::caller::Door;
+use crate::passthrough::{self, Passage};
 use crate::server::{REQUEST_MAX, REQUEST_TIME};
 use crate::target::FRAME;
 use crate::{names, status};
@@ -22,8 +23,19 @@ use crate::{names, status};
 /// The header that holds the code of a call that failed at once.
 const GRPC_STATUS: &str = "grpc-status";
 
+/// What stands before every call.
+pub(crate) struct Around {
+    pub(crate) door: Door,
+    /// Where calls go that are not ours.
+    pub(crate) passage: Option<Passage>,
+}
+
 /// Wraps a call.
-pub(crate) async fn wrap(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+pub(crate) async fn wrap(
+    State(around): State<Arc<Around>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let span = tracing::info_span!(
         "call",
         { names::METHOD } = request.uri().path(),
@@ -33,7 +45,7 @@ pub(crate) async fn wrap(State(door): State<Arc<Door>>, request: Request, next: 
     let started = Instant::now();
     let inner = span.clone();
     async move {
-        let mut response = answer(&door, request, next).await;
+        let mut response = answer(&around, request, next).await;
         let code = code(response.headers());
         give_reason(code, response.headers_mut());
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -49,8 +61,14 @@ pub(crate) async fn wrap(State(door): State<Arc<Door>>, request: Request, next: 
     .await
 }
 
-async fn answer(door: &Door, request: Request, next: Next) -> Response {
-    match admit(door, request).await {
+async fn answer(around: &Around, request: Request, next: Next) -> Response {
+    if let Some(passage) = &around.passage
+        && !passthrough::is_own(request.uri().path())
+    {
+        // Who calls is the other gateway's to find out.
+        return passage.clone().call(request).await;
+    }
+    match admit(&around.door, request).await {
         Ok(request) => next.run(request).await,
         Err(status) => Status::into_http::<Body>(status),
     }
@@ -60,9 +78,7 @@ async fn answer(door: &Door, request: Request, next: Next) -> Response {
 /// it hangs on what it says, and a caller who is slow to say it holds up nobody else.
 async fn admit(door: &Door, request: Request) -> Result<Request, Status> {
     let (mut head, body) = request.into_parts();
-    let Some(method) = door.method(head.uri.path())? else {
-        return Ok(Request::from_parts(head, body));
-    };
+    let method = access::method(head.uri.path()).ok_or_else(status::unimplemented)?;
     let shown = head.headers.get(header::AUTHORIZATION);
     let caller = door.admit(method, shown.map(HeaderValue::as_bytes)).await?;
     head.extensions.insert(caller.clone());

@@ -16,7 +16,7 @@ use crate::access::{Method, Place, Roles, Who};
 use crate::shared::Shared;
 use crate::target::{named_sandbox, target};
 use crate::token::{self, Pass, Spent};
-use crate::{access, passthrough, status};
+use crate::{access, status};
 
 /// Who calls; found in the extensions of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,24 +76,9 @@ pub(crate) struct Door {
     /// The token that opens everything; without one whoever reaches the replica may call.
     pub(crate) admin: Option<AdminToken>,
     pub(crate) shared: Arc<Shared>,
-    /// Whether methods that are not ours are passed on, to a gateway that identifies its callers
-    /// itself.
-    pub(crate) passes_on: bool,
 }
 
 impl Door {
-    /// The row of `path`; `None` if it is for a gateway behind this one.
-    ///
-    /// # Errors
-    /// `UNIMPLEMENTED` for a method that has none.
-    pub(crate) fn method(&self, path: &str) -> Result<Option<&'static Method>, Status> {
-        if self.passes_on && !passthrough::is_own(path) {
-            return Ok(None);
-        }
-        let method = access::method(path).ok_or_else(status::unimplemented)?;
-        Ok(Some(method))
-    }
-
     /// Identifies the caller of `method` by its `authorization` header, as far as that can be done
     /// before the request is read.
     ///

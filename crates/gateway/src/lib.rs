@@ -1,11 +1,12 @@
-//! The faces of a replica: the gRPC services of `evermint.v1`, health and reflection.
+//! The faces of a replica: the gRPC services of `evermint.v1` and of OpenShell, health and
+//! reflection.
 //!
 //! The gateway parses requests into the domain's types, seals secrets before they go anywhere,
 //! proposes commands, and serves reads from the replica's own applied state. It stands on ports
 //! alone: it knows nothing of Raft, of issuers or of actors. [`serve`] is the entry; [`Ports`] is
 //! what it needs.
 //!
-//! Where to read next: `service` has a file for each service, `rim` turns requests into types,
+//! Where to read next: `service` has a file for each service, `openshell` is the other face, `rim` turns requests into types,
 //! `show` turns types into answers, `status` turns errors into codes, `views` keeps bundles ready,
 //! `call` is what happens around every call, `caller` says who calls, and `access` who may call
 //! what: the table of that is in `methods`.
@@ -17,6 +18,7 @@ mod caller;
 mod health;
 mod methods;
 mod names;
+mod openshell;
 mod passthrough;
 mod port;
 mod rim;

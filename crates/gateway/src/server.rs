@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_proto::openshell::inference::v1::inference_server::InferenceServer as RoutesServer;
+use evermint_proto::openshell::v1::open_shell_server::OpenShellServer;
 use evermint_proto::v1::audit_server::AuditServer;
 use evermint_proto::v1::cluster_server::ClusterServer;
 use evermint_proto::v1::inference_server::InferenceServer;
@@ -22,12 +24,14 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use crate::call::{self, Around};
 use crate::caller::{AdminToken, Door};
+use crate::openshell::{self, Face};
 use crate::passthrough::{Passage, UpstreamGateway};
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
 use crate::views::Views;
-use crate::{call, health, names};
+use crate::{health, names};
 
 /// The largest request that is read, in bytes. A valid one stays below 1 MiB; the rest is room to
 /// say which field of an invalid one is too large.
@@ -198,6 +202,7 @@ fn routes(
     health: HealthServer<impl Health>,
 ) -> Result<Routes, Error> {
     let services = Services(Arc::clone(shared));
+    let face = Face(Arc::clone(shared));
     macro_rules! limited {
         ($server:ident) => {
             $server::new(services.clone()).max_decoding_message_size(REQUEST_MAX)
@@ -206,6 +211,7 @@ fn routes(
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(evermint_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(evermint_proto::openshell::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = Routes::new(limited!(ProvidersServer))
@@ -217,20 +223,22 @@ fn routes(
         .add_service(limited!(BundlesServer))
         .add_service(limited!(ClusterServer))
         .add_service(limited!(AuditServer))
+        .add_service(
+            OpenShellServer::new(face.clone()).max_decoding_message_size(openshell::REQUEST_MAX),
+        )
+        .add_service(RoutesServer::new(face).max_decoding_message_size(openshell::REQUEST_MAX))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let door = Arc::new(Door {
-        admin,
-        shared: Arc::clone(shared),
-        passes_on: passage.is_some(),
+    let around = Arc::new(Around {
+        door: Door {
+            admin,
+            shared: Arc::clone(shared),
+        },
+        passage,
     });
-    let around = axum::middleware::from_fn_with_state(door, call::wrap);
-    let mut router = routes.into_axum_router();
-    if let Some(passage) = passage {
-        router = router.fallback(move |request| passage.clone().call(request));
-    }
-    Ok(Routes::from(router.layer(around)))
+    let around = axum::middleware::from_fn_with_state(around, call::wrap);
+    Ok(Routes::from(routes.into_axum_router().layer(around)))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {

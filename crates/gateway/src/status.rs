@@ -64,6 +64,11 @@ fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
     status
 }
 
+/// A status in the words of another face.
+pub(crate) fn with_reason(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
+    new(code, reason, bounded(message.into()))
+}
+
 fn retry_after(mut status: Status, after: Duration) -> Status {
     status
         .metadata_mut()
@@ -71,12 +76,12 @@ fn retry_after(mut status: Status, after: Duration) -> Status {
     status
 }
 
-/// No such method here, and not one to ask others for.
+/// No such method here, and nobody to ask for it.
 pub(crate) fn unimplemented() -> Status {
     new(
         Code::Unimplemented,
         "unimplemented",
-        "Evermint keeps provider credentials fresh; it has no such method",
+        "this is Evermint, which keeps provider credentials fresh; it has no such method, and no gateway behind it that might (--upstream-gateway)",
     )
 }
 
