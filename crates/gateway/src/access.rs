@@ -75,6 +75,14 @@ pub struct Method {
     pub place: Place,
 }
 
+impl Method {
+    /// Whether OpenShell's sandboxes call it.
+    pub(crate) fn is_for_openshell_sandboxes(&self) -> bool {
+        let for_sandboxes = matches!(self.who, Who::Sandbox | Who::SandboxOr(_));
+        for_sandboxes && self.path.starts_with("/openshell.")
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -161,11 +169,11 @@ pub(crate) fn check(method: &Method, caller: &Caller) -> Result<(), Status> {
         (_, Who::Anyone)
         | (Caller::Sandbox(_), Who::Sandbox | Who::SandboxOr(_))
         | (Caller::Anyone, Who::Operator(_) | Who::SandboxOr(_)) => Ok(()),
-        (Caller::Sandbox(_), Who::Operator(_)) => {
-            Err(status::denied("sandboxes may not call this method"))
-        }
+        (Caller::Sandbox(_), Who::Operator(_)) => Err(status::denied(
+            "sandbox principals may not call this method",
+        )),
         (Caller::Anyone | Caller::Operator(_), Who::Sandbox) => {
-            Err(status::denied("this method needs a sandbox's token"))
+            Err(status::denied("this method requires a sandbox principal"))
         }
         (Caller::Operator(operator), Who::Operator(role) | Who::SandboxOr(role)) => {
             scope(method, operator)?;

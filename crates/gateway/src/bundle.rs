@@ -18,10 +18,12 @@ use evermint_failpoint::{Bug, planted};
 use evermint_proto::v1;
 use evermint_seal::{Context, Keyring};
 use prost::Message as _;
+use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64;
 use zeroize::Zeroizing;
 
-use crate::{names, show};
+use crate::openshell::Offer;
+use crate::{names, show, status};
 
 /// A bundle as it is sent.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub(crate) struct Ready {
     pub(crate) next_expiry: Option<UnixMs>,
     /// The ends of its values.
     pub(crate) ends: Vec<(v1::CredentialRef, UnixMs)>,
+    /// What OpenShell's sandboxes see of it.
+    pub(crate) openshell: Offer,
     /// Values that are there and could not be opened, and why.
     failures: Vec<(CredentialId, String)>,
 }
@@ -44,6 +48,15 @@ impl Ready {
     /// Whether every value that is there could be opened. If not, it is worth another try.
     pub(crate) fn is_complete(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// The bundle as a message.
+    ///
+    /// # Errors
+    /// `INTERNAL`: what was encoded here can be read here.
+    pub(crate) fn bundle(&self) -> Result<v1::Bundle, Status> {
+        let read = v1::Bundle::decode(self.bytes.clone());
+        read.map_err(|_| status::internal("the bundle cannot be read"))
     }
 
     /// Tells what a person should look at; for the first bundle that lacks it.
@@ -129,7 +142,8 @@ pub(crate) fn make(inputs: &Inputs, catalog: &Catalog, keyring: &Keyring, now: U
         outcome
     });
     let revision = format!("{:016x}", xxh3_64(&public.encode_to_vec()));
-    let environment_revision = fingerprint(public);
+    let environment_revision = fingerprint(public.clone());
+    let openshell = Offer::new(inputs, catalog, public);
 
     let mut bundle = assemble(inputs, catalog, &environment, |credential| {
         opened[&credential.id].clone()
@@ -143,6 +157,7 @@ pub(crate) fn make(inputs: &Inputs, catalog: &Catalog, keyring: &Keyring, now: U
         revision,
         next_expiry: inputs.next_expiry(now),
         ends: ends(&bundle),
+        openshell,
         failures,
     }
 }

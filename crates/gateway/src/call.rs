@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use crate::access::{self, Who};
-use crate::caller::Door;
+use crate::access::{self, Method, Who};
+use crate::caller::{Caller, Door};
 use crate::passthrough::{self, Passage};
 use crate::server::{REQUEST_MAX, REQUEST_TIME};
 use crate::target::FRAME;
@@ -68,19 +68,66 @@ async fn answer(around: &Around, request: Request, next: Next) -> Response {
         // Who calls is the other gateway's to find out.
         return passage.clone().call(request).await;
     }
-    match admit(&around.door, request).await {
+    let shown = request.headers().get(header::AUTHORIZATION).cloned();
+    let (method, caller) =
+        match identify(&around.door, request.uri().path().to_owned(), shown).await {
+            Ok(known) => known,
+            // A sandbox that is not known here is known to the gateway that runs it, or to nobody.
+            Err(Unknown { method, status }) => {
+                return match &around.passage {
+                    Some(passage)
+                        if method.is_some_and(Method::is_for_openshell_sandboxes)
+                            && status::is_stranger(&status) =>
+                    {
+                        passage.clone().call(request).await
+                    }
+                    _ => Status::into_http::<Body>(status),
+                };
+            }
+        };
+    match admit(&around.door, method, caller, request).await {
         Ok(request) => next.run(request).await,
         Err(status) => Status::into_http::<Body>(status),
     }
 }
 
+/// A caller who is not let in.
+struct Unknown {
+    /// What it wanted to call, if that is a method of ours.
+    method: Option<&'static Method>,
+    status: Status,
+}
+
+/// What is called, and by whom.
+async fn identify(
+    door: &Door,
+    path: String,
+    shown: Option<HeaderValue>,
+) -> Result<(&'static Method, Caller), Unknown> {
+    let Some(method) = access::method(&path) else {
+        return Err(Unknown {
+            method: None,
+            status: status::unimplemented(),
+        });
+    };
+    let shown = shown.as_ref().map(HeaderValue::as_bytes);
+    let admitted = door.admit(method, shown).await;
+    let caller = admitted.map_err(|status| Unknown {
+        method: Some(method),
+        status,
+    })?;
+    Ok((method, caller))
+}
+
 /// The request with its caller, who may make it. It is read before it is passed on: who may make
 /// it hangs on what it says, and a caller who is slow to say it holds up nobody else.
-async fn admit(door: &Door, request: Request) -> Result<Request, Status> {
+async fn admit(
+    door: &Door,
+    method: &Method,
+    caller: Caller,
+    request: Request,
+) -> Result<Request, Status> {
     let (mut head, body) = request.into_parts();
-    let method = access::method(head.uri.path()).ok_or_else(status::unimplemented)?;
-    let shown = head.headers.get(header::AUTHORIZATION);
-    let caller = door.admit(method, shown.map(HeaderValue::as_bytes)).await?;
     head.extensions.insert(caller.clone());
     if method.who == Who::Anyone {
         return Ok(Request::from_parts(head, body));

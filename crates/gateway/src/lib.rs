@@ -15,10 +15,12 @@ mod access;
 mod bundle;
 mod call;
 mod caller;
+mod fence;
 mod health;
 mod methods;
 mod names;
 mod openshell;
+mod others;
 mod passthrough;
 mod port;
 mod rim;
@@ -40,4 +42,4 @@ pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, Ref
 pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
 pub use shared::Ports;
 pub use status::{REASON, RETRY, field_problems};
-pub use token::Pass;
+pub use token::{GatewayKey, Pass, TokenRules};

@@ -79,6 +79,11 @@ impl Passage {
         Ok(Self(endpoint.connect_lazy()))
     }
 
+    /// The connection, for calls that are made rather than passed on.
+    pub(crate) fn channel(&self) -> Channel {
+        self.0.clone()
+    }
+
     /// Passes one call on, which is none of [ours](is_own): the caller's token for us is not for
     /// others to see. The answer's messages follow as they come; when the caller goes away,
     /// the other gateway is told by the reset of its stream.

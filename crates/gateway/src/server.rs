@@ -26,10 +26,13 @@ use tonic_health::server::HealthReporter;
 
 use crate::call::{self, Around};
 use crate::caller::{AdminToken, Door};
+use crate::fence::Fence;
 use crate::openshell::{self, Face};
+use crate::others::Others;
 use crate::passthrough::{Passage, UpstreamGateway};
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
+use crate::token::TokenRules;
 use crate::views::Views;
 use crate::{health, names};
 
@@ -63,6 +66,8 @@ pub struct Config {
     /// Where calls of methods go that are not ours; without it they are answered
     /// `UNIMPLEMENTED`.
     pub upstream_gateway: Option<UpstreamGateway>,
+    /// Whose tokens sandboxes may show.
+    pub tokens: TokenRules,
 }
 
 /// Bounds on reads.
@@ -144,8 +149,11 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(STREAMS_MAX)
         .concurrency_limit_per_connection(CALLS_MAX);
+    let mut chain = None;
     if let Some(files) = &config.tls {
-        let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
+        let certificate = read(&files.certificate)?;
+        let identity = Identity::from_pem(&certificate, read(&files.key)?);
+        chain = Some(certificate);
         server = server
             .tls_config(ServerTlsConfig::new().identity(identity))
             .map_err(Error::Tls)?;
@@ -154,7 +162,16 @@ pub async fn serve(
         tracing::info!({ names::ADDRESS } = %address, tls = config.tls.is_some(), "serving gRPC");
     }
 
+    let passage = config
+        .upstream_gateway
+        .as_ref()
+        .map(Passage::new)
+        .transpose()?;
     let shared = Arc::new(Shared {
+        fence: Fence::new(Arc::clone(&ports.view)),
+        others: Others::new(chain),
+        passage: passage.clone(),
+        tokens: config.tokens,
         views: Views::new(
             Arc::clone(&ports.view),
             Arc::clone(&ports.keyring),
@@ -166,11 +183,6 @@ pub async fn serve(
         shutdown: shutdown.clone(),
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let passage = config
-        .upstream_gateway
-        .as_ref()
-        .map(Passage::new)
-        .transpose()?;
     let routes = routes(&shared, config.admin, passage, health_service)?;
     let serving = server.add_routes(routes).serve_with_incoming_shutdown(
         TcpIncoming::from(listener).with_nodelay(Some(true)),

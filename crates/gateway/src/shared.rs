@@ -17,10 +17,15 @@ use evermint_seal::{Context, Keyring};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic::transport::Channel;
 
+use crate::fence::Fence;
+use crate::others::Others;
+use crate::passthrough::Passage;
 use crate::port::{ClusterControl, RefreshPolicy};
 use crate::server::Limits;
 use crate::status;
+use crate::token::TokenRules;
 use crate::views::Views;
 
 /// What the gateway stands on.
@@ -57,12 +62,25 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) limits: Limits,
     pub(crate) views: Arc<Views>,
+    /// For readers that do not say what they have seen.
+    pub(crate) fence: Arc<Fence>,
+    /// The other replicas.
+    pub(crate) others: Others,
+    /// The gateway behind this one.
+    pub(crate) passage: Option<Passage>,
+    /// Whose tokens sandboxes may show.
+    pub(crate) tokens: TokenRules,
     /// Turns of dry runs.
     pub(crate) trials: Semaphore,
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Shared {
+    /// The way to the gateway behind this one, for calls that are made here.
+    pub(crate) fn behind(&self) -> Option<Channel> {
+        self.passage.as_ref().map(Passage::channel)
+    }
+
     /// The newest applied state.
     pub(crate) fn state(&self) -> Arc<State> {
         self.ports.view.state()

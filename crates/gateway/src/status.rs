@@ -94,6 +94,43 @@ pub(crate) fn upstream_unreachable() -> Status {
     )
 }
 
+/// The gateway behind this one answered something that makes no sense here.
+pub(crate) fn upstream_unreadable() -> Status {
+    new(
+        Code::Internal,
+        "upstream-unreadable",
+        "the answer of the gateway behind this one cannot be used",
+    )
+}
+
+/// Nobody knows whether this replica is up to date.
+pub(crate) fn in_doubt() -> Status {
+    retry_after(
+        new(
+            Code::Unavailable,
+            "in-doubt",
+            "this replica cannot learn whether it is up to date, and no other one answers for it",
+        ),
+        RETRY_LEADER,
+    )
+}
+
+/// This replica cannot sign tokens now, for that reason.
+pub(crate) fn no_issuer(why: &str) -> Status {
+    retry_after(new(Code::Unavailable, "no-issuer", why), RETRY_ELSEWHERE)
+}
+
+/// Whether a refused caller may be known to another gateway: this one does not know it at all.
+pub(crate) fn is_stranger(refused: &Status) -> bool {
+    let reason = refused.metadata().get(REASON);
+    let is = |word: &str| reason.is_some_and(|reason| reason == word);
+    match refused.code() {
+        Code::Unauthenticated => is("unauthenticated"),
+        Code::NotFound => true,
+        _ => false,
+    }
+}
+
 /// The caller is known, and may not do this.
 pub(crate) fn denied(what: &'static str) -> Status {
     new(Code::PermissionDenied, "permission-denied", what)

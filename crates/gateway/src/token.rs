@@ -1,8 +1,13 @@
-//! Sandbox tokens: JWTs signed with Ed25519 ([RFC 8037 §3.1](https://www.rfc-editor.org/rfc/rfc8037#section-3.1))
-//! by a key of the replicated state, so that any replica takes what another one gave.
+//! Sandbox tokens: JWTs signed with Ed25519 ([RFC 8037 §3.1](https://www.rfc-editor.org/rfc/rfc8037#section-3.1)),
+//! of the form that OpenShell's gateways give, on both faces.
+//!
+//! They are signed by a key of the replicated state, so that any replica takes what another one
+//! gave. Those of an OpenShell gateway are taken beside them, if its key is configured: it gives
+//! sandboxes their first token, and knows nothing of ours.
 //!
 //! Time is the cluster clock, on which all replicas agree. A token names its sandbox and the
 //! sandbox's token epoch; a sandbox that is gone, or whose tokens were revoked since, is refused.
+//! A gateway knows no epochs: its tokens are of the first one, and so end with a revocation.
 
 use std::time::Duration;
 
@@ -10,34 +15,100 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use evermint_core::id::{SandboxId, SigningKeyId};
 use evermint_core::provider::Sandbox;
 use evermint_core::secret::Secret;
-use evermint_core::signing::SigningKey;
 use evermint_core::state::State;
 use evermint_core::time::UnixMs;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+
 /// How long a token is good unless said otherwise.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(3_600);
 /// The longest life of a token.
 pub(crate) const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// The longest token that is looked at, in bytes.
 const LENGTH_MAX: usize = 4_096;
-/// Who gives the tokens.
-const ISSUER: &str = "evermint";
-/// For what they are: no other kind of token has this audience.
-const AUDIENCE: &str = "evermint-sandbox";
+/// The token epoch of a sandbox whose tokens were never revoked.
+const FIRST_EPOCH: u64 = 1;
+/// How long a gateway's token is taken after its end: its clock is not ours.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// The kind of token that a header may name. Gateways sign other kinds with the same key.
+const KIND: &str = "JWT";
+
+/// Whose tokens are taken, and in whose name ours are given.
+#[derive(Clone, Debug)]
+pub struct TokenRules {
+    /// The gateway that tokens are of; the same on every replica, and on the gateway behind.
+    pub gateway_id: String,
+    /// The key of an OpenShell gateway.
+    pub gateway_key: Option<GatewayKey>,
+}
+
+impl Default for TokenRules {
+    fn default() -> Self {
+        Self {
+            gateway_id: "openshell".to_owned(),
+            gateway_key: None,
+        }
+    }
+}
+
+impl TokenRules {
+    /// Issuer and audience of tokens.
+    fn authority(&self) -> String {
+        format!("openshell-gateway:{}", self.gateway_id)
+    }
+}
+
+/// The key by which an OpenShell gateway's tokens are known.
+#[derive(Clone)]
+pub struct GatewayKey {
+    kid: String,
+    public: DecodingKey,
+}
+
+impl GatewayKey {
+    /// Takes a public key in PEM, and its name in the headers of tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub fn from_pem(kid: &str, public: &[u8]) -> Result<Self, String> {
+        let public = DecodingKey::from_ed_pem(public)
+            .map_err(|_| "must be an Ed25519 public key in PEM".to_owned())?;
+        Ok(Self {
+            kid: kid.to_owned(),
+            public,
+        })
+    }
+}
+
+impl std::fmt::Debug for GatewayKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayKey")
+            .field("kid", &self.kid)
+            .finish()
+    }
+}
 
 /// What a token says. Times in seconds, as [RFC 7519 §4.1](https://www.rfc-editor.org/rfc/rfc7519#section-4.1)
 /// has them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
+    #[serde(skip_deserializing)]
     iss: String,
+    #[serde(skip_deserializing)]
     aud: String,
-    /// The sandbox's id.
     sub: String,
+    #[serde(default)]
     iat: u64,
+    /// 0 for a gateway's token that has no end.
     exp: u64,
-    /// The sandbox's token epoch.
-    epoch: u64,
+    sandbox_id: String,
+    /// The sandbox's token epoch; a gateway knows of none.
+    epoch: Option<u64>,
+}
+
+/// Who a token is about, as its subject.
+fn subject(sandbox: &str) -> String {
+    format!("spiffe://openshell/sandbox/{sandbox}")
 }
 
 /// A token and its end.
@@ -47,11 +118,21 @@ pub(crate) struct Token {
     pub(crate) expires_at: UnixMs,
 }
 
+/// Who signed a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signer {
+    /// A replica.
+    Cluster,
+    /// The OpenShell gateway, which takes it as well.
+    Gateway,
+}
+
 /// What a good token says: whose it is, and how long it stays good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The sandbox.
     pub sandbox: SandboxId,
+    pub(crate) signer: Signer,
     epoch: u64,
     until: UnixMs,
 }
@@ -97,6 +178,7 @@ pub(crate) fn generate() -> Option<(Vec<u8>, Secret)> {
 
 /// Signs a token for `sandbox`; `private` is the opened private half of `key`.
 pub(crate) fn sign(
+    rules: &TokenRules,
     key: SigningKeyId,
     private: &Secret,
     sandbox: &Sandbox,
@@ -105,13 +187,15 @@ pub(crate) fn sign(
 ) -> Option<Token> {
     let issued = now.0 / 1_000;
     let ends = issued + lifetime.min(LIFETIME_MAX).as_secs();
+    let sandbox_id = sandbox.id.to_string();
     let claims = Claims {
-        iss: ISSUER.to_owned(),
-        aud: AUDIENCE.to_owned(),
-        sub: sandbox.id.to_string(),
+        iss: rules.authority(),
+        aud: rules.authority(),
+        sub: subject(&sandbox_id),
         iat: issued,
         exp: ends,
-        epoch: sandbox.token_epoch,
+        sandbox_id,
+        epoch: Some(sandbox.token_epoch),
     };
     let header = Header {
         kid: Some(key.to_string()),
@@ -130,29 +214,50 @@ pub(crate) fn looks_like_one(token: &[u8]) -> bool {
     token.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
-/// What `token` says, if this cluster signed it. Whether it is still good is for
-/// [`Pass::check`] to say.
-pub(crate) fn read(state: &State, token: &[u8]) -> Option<Pass> {
+/// What `token` says, if this cluster or the configured gateway signed it. Whether it is still
+/// good is for [`Pass::check`] to say.
+pub(crate) fn read(state: &State, rules: &TokenRules, token: &[u8]) -> Option<Pass> {
     if token.len() > LENGTH_MAX {
         return None;
     }
     let header = jsonwebtoken::decode_header(token).ok()?;
-    let key: SigningKeyId = header.kid?.parse().ok()?;
-    let key: &SigningKey = state.signing_keys.get(&key)?;
+    if header
+        .typ
+        .is_some_and(|kind| !kind.eq_ignore_ascii_case(KIND))
+    {
+        return None;
+    }
+    let kid = header.kid?;
+    let (signer, key) = match &rules.gateway_key {
+        Some(gateway) if gateway.kid == kid => (Signer::Gateway, gateway.public.clone()),
+        _ => {
+            let key = state.signing_keys.get(&kid.parse::<SigningKeyId>().ok()?)?;
+            (Signer::Cluster, DecodingKey::from_ed_der(&key.public))
+        }
+    };
 
-    let mut rules = Validation::new(Algorithm::EdDSA);
-    rules.set_issuer(&[ISSUER]);
-    rules.set_audience(&[AUDIENCE]);
-    rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    let mut rules_of_form = Validation::new(Algorithm::EdDSA);
+    rules_of_form.set_issuer(&[rules.authority()]);
+    rules_of_form.set_audience(&[rules.authority()]);
+    rules_of_form.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     // By the cluster clock, in `Pass::check`.
-    rules.validate_exp = false;
-    let known = DecodingKey::from_ed_der(&key.public);
-    let claims = jsonwebtoken::decode::<Claims>(token, &known, &rules);
+    rules_of_form.validate_exp = false;
+    let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules_of_form);
     let claims = claims.ok()?.claims;
+    if claims.sub != subject(&claims.sandbox_id) {
+        return None;
+    }
+    let end = UnixMs(claims.exp.saturating_mul(1_000));
+    let (epoch, until) = match signer {
+        Signer::Cluster => (claims.epoch?, end),
+        Signer::Gateway if claims.exp == 0 => (FIRST_EPOCH, UnixMs(u64::MAX)),
+        Signer::Gateway => (FIRST_EPOCH, end + LEEWAY),
+    };
     Some(Pass {
-        sandbox: claims.sub.parse().ok()?,
-        epoch: claims.epoch,
-        until: UnixMs(claims.exp.saturating_mul(1_000)),
+        sandbox: claims.sandbox_id.parse().ok()?,
+        signer,
+        epoch,
+        until,
     })
 }
 
@@ -169,6 +274,7 @@ mod tests {
 
     const NOW: UnixMs = UnixMs(1_700_000_000_500);
     const KEY: SigningKeyId = SigningKeyId(7);
+    const OURS: &str = "openshell-gateway:openshell";
 
     fn sandbox(id: u128) -> Sandbox {
         Sandbox {
@@ -204,13 +310,14 @@ mod tests {
     }
 
     fn token(private: &Secret, sandbox: &Sandbox) -> String {
-        let token = sign(KEY, private, sandbox, NOW, LIFETIME).unwrap();
+        let rules = TokenRules::default();
+        let token = sign(&rules, KEY, private, sandbox, NOW, LIFETIME).unwrap();
         assert_eq!(token.expires_at, UnixMs(1_700_003_600_000));
         token.text
     }
 
     fn check(state: &State, now: UnixMs, token: &str, expected: Result<(), Spent>) {
-        let pass = read(state, token.as_bytes()).expect("signed here");
+        let pass = read(state, &TokenRules::default(), token.as_bytes()).expect("signed here");
         assert_eq!(pass.sandbox, SandboxId(1));
         assert_eq!(pass.check(state, now), expected);
     }
@@ -245,9 +352,9 @@ mod tests {
         let good = token(&private, &sandbox(1));
         let parts: Vec<&str> = good.split('.').collect();
         let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
-        let claims = |aud: &str, sub: &str| {
+        let claims = |aud: &str, id: &str| {
             format!(
-                r#"{{"iss":"evermint","aud":"{aud}","sub":"{sub}","iat":1,"exp":9999999999,"epoch":4}}"#
+                r#"{{"iss":"{OURS}","aud":"{aud}","sub":"spiffe://openshell/sandbox/{id}","iat":1,"exp":9999999999,"sandbox_id":"{id}","epoch":4}}"#
             )
         };
         let signed = |alg: Algorithm, claims: &str| {
@@ -263,7 +370,7 @@ mod tests {
             jsonwebtoken::encode(&header, &claims, &key).unwrap()
         };
         let me = SandboxId(1).to_string();
-        let by_hand = signed(Algorithm::EdDSA, &claims(AUDIENCE, &me));
+        let by_hand = signed(Algorithm::EdDSA, &claims(OURS, &me));
         check(&state, NOW, &by_hand, Ok(()));
         for (what, bad) in [
             ("nothing", String::new()),
@@ -284,23 +391,113 @@ mod tests {
             ),
             (
                 "the public key as an HMAC secret",
-                signed(Algorithm::HS256, &claims(AUDIENCE, &me)),
+                signed(Algorithm::HS256, &claims(OURS, &me)),
             ),
             (
                 "another audience",
                 signed(Algorithm::EdDSA, &claims("something", &me)),
             ),
+            ("another kind of token", {
+                let header = Header {
+                    typ: Some("extension+jwt".to_owned()),
+                    kid: Some(KEY.to_string()),
+                    ..Header::new(Algorithm::EdDSA)
+                };
+                let claims: serde_json::Value = serde_json::from_str(&claims(OURS, &me)).unwrap();
+                let key = EncodingKey::from_ed_der(private.expose());
+                jsonwebtoken::encode(&header, &claims, &key).unwrap()
+            }),
+            (
+                "the subject of another sandbox",
+                signed(
+                    Algorithm::EdDSA,
+                    &claims(OURS, &me).replacen(&me, &SandboxId(2).to_string(), 1),
+                ),
+            ),
+            (
+                "no epoch",
+                signed(
+                    Algorithm::EdDSA,
+                    &claims(OURS, &me).replace(",\"epoch\":4", ""),
+                ),
+            ),
             (
                 "no sandbox's id",
-                signed(Algorithm::EdDSA, &claims(AUDIENCE, "root")),
+                signed(Algorithm::EdDSA, &claims(OURS, "root")),
             ),
             (
                 "other claims under the signature",
-                format!("{}.{}.{}", parts[0], part(&claims(AUDIENCE, &me)), parts[2]),
+                format!("{}.{}.{}", parts[0], part(&claims(OURS, &me)), parts[2]),
             ),
             ("too long", format!("{good}{}", "A".repeat(LENGTH_MAX))),
         ] {
-            assert_eq!(read(&state, bad.as_bytes()), None, "{what}");
+            assert_eq!(
+                read(&state, &TokenRules::default(), bad.as_bytes()),
+                None,
+                "{what}"
+            );
         }
+    }
+
+    #[test]
+    fn a_gateways_token_is_taken_by_its_key_with_a_minutes_leeway() {
+        let (mut state, _) = world();
+        let mut unrevoked = sandbox(1);
+        unrevoked.token_epoch = FIRST_EPOCH;
+        state.sandboxes.insert(SandboxId(1), Arc::new(unrevoked));
+        let (public, private) = generate().unwrap();
+        // SubjectPublicKeyInfo of Ed25519, RFC 8410 §4.
+        let mut der = vec![
+            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
+        der.extend(&public);
+        let pem = format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            base64::engine::general_purpose::STANDARD.encode(&der)
+        );
+        let rules = TokenRules {
+            gateway_id: "lab".to_owned(),
+            gateway_key: Some(GatewayKey::from_pem("key-1", pem.as_bytes()).unwrap()),
+        };
+        let me = SandboxId(1).to_string();
+        let token = |kid: &str, gateway: &str, exp: u64| {
+            let header = Header {
+                kid: Some(kid.to_owned()),
+                ..Header::new(Algorithm::EdDSA)
+            };
+            let authority = format!("openshell-gateway:{gateway}");
+            let claims = serde_json::json!({
+                "iss": authority, "aud": authority, "sub": subject(&me),
+                "iat": 1, "exp": exp, "sandbox_id": me,
+            });
+            let key = EncodingKey::from_ed_der(private.expose());
+            jsonwebtoken::encode(&header, &claims, &key).unwrap()
+        };
+        let now = NOW.0 / 1_000;
+        for (what, token, expected) in [
+            ("good", token("key-1", "lab", now + 9), Some(Ok(()))),
+            ("just over", token("key-1", "lab", now - 59), Some(Ok(()))),
+            (
+                "over",
+                token("key-1", "lab", now - 60),
+                Some(Err(Spent::Expired)),
+            ),
+            ("without an end", token("key-1", "lab", 0), Some(Ok(()))),
+            ("another key's", token("key-2", "lab", now + 9), None),
+            (
+                "another gateway's",
+                token("key-1", "openshell", now + 9),
+                None,
+            ),
+        ] {
+            let pass = read(&state, &rules, token.as_bytes());
+            assert_eq!(pass.map(|pass| pass.check(&state, NOW)), expected, "{what}");
+            assert!(pass.is_none_or(|pass| pass.signer == Signer::Gateway));
+        }
+        // Revoked here: a gateway that knows nothing of it gives no better one.
+        state.sandboxes.insert(SandboxId(1), Arc::new(sandbox(1)));
+        let pass = read(&state, &rules, token("key-1", "lab", 0).as_bytes()).unwrap();
+        assert_eq!(pass.check(&state, NOW), Err(Spent::Revoked));
+        assert!(GatewayKey::from_pem("key-1", b"no key").is_err());
     }
 }

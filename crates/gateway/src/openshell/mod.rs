@@ -13,8 +13,10 @@ mod environment;
 mod gateway;
 mod inference;
 mod meta;
+mod offer;
 mod profiles;
 mod providers;
+mod reader;
 mod refresh;
 mod registry;
 mod settings;
@@ -32,6 +34,9 @@ use evermint_proto::openshell::v1::open_shell_server::OpenShell;
 use tonic::{Request, Response, Status};
 
 use crate::shared::Shared;
+
+pub(crate) use offer::Offer;
+pub(crate) use reader::gone;
 
 /// The largest request that this face reads, in bytes.
 pub(crate) const REQUEST_MAX: usize = 1 << 20;

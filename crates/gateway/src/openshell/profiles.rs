@@ -46,3 +46,13 @@ pub(super) async fn delete(
 ) -> Result<v1::DeleteProviderProfileResponse, Status> {
     Err(status::not_yet())
 }
+
+/// A credential of a profile, as this face shows it.
+pub(super) fn credential(
+    credential: &evermint_core::profile::ProfileCredential,
+) -> v1::ProviderProfileCredential {
+    v1::ProviderProfileCredential {
+        name: credential.name.clone(),
+        ..Default::default()
+    }
+}

@@ -17,6 +17,7 @@ use super::Services;
 use super::providers::named;
 use crate::caller::Caller;
 use crate::rim::Rim;
+use crate::shared::Shared;
 use crate::status;
 use crate::token::{self, LIFETIME, LIFETIME_MAX, Token};
 
@@ -58,7 +59,7 @@ impl SandboxTokens for Services {
         request: Request<v1::RenewSandboxTokenRequest>,
     ) -> Result<Response<v1::RenewSandboxTokenResponse>, Status> {
         let Some(Caller::Sandbox(pass)) = request.extensions().get::<Caller>() else {
-            return Err(status::denied("this method needs a sandbox's token"));
+            return Err(status::denied("this method requires a sandbox principal"));
         };
         let sandbox = self.state().sandboxes.get(&pass.sandbox).cloned();
         let sandbox = sandbox.ok_or_else(|| status::spent(token::Spent::Unknown))?;
@@ -84,11 +85,16 @@ impl SandboxTokens for Services {
     }
 }
 
-impl Services {
-    async fn token(&self, sandbox: &Sandbox, lifetime: Duration) -> Result<Token, Status> {
+impl Shared {
+    /// A token for a sandbox.
+    pub(crate) async fn token(
+        &self,
+        sandbox: &Sandbox,
+        lifetime: Duration,
+    ) -> Result<Token, Status> {
         let (key, private) = self.signing_key().await?;
         let now = self.ports.view.now();
-        token::sign(key, &private, sandbox, now, lifetime).ok_or_else(|| {
+        token::sign(&self.tokens, key, &private, sandbox, now, lifetime).ok_or_else(|| {
             tracing::error!(%key, "no token could be signed");
             status::internal("this replica cannot sign tokens; its log says why")
         })

@@ -146,6 +146,7 @@ pub(crate) fn config() -> Config {
         admin: None,
         tls: None,
         upstream_gateway: None,
+        tokens: TokenRules::default(),
     }
 }
 
