@@ -137,6 +137,16 @@ settings! {
     /// Authorities that may vouch for it, in PEM; the system's if not given.
     #[arg(long, value_name = "FILE", help_heading = "Upstream gateway")]
     maybe upstream_ca: PathBuf = None;
+    /// Its id, and that of this cluster, in the tokens of sandboxes. To be the same on all
+    /// replicas.
+    #[arg(long, value_name = "ID", help_heading = "Upstream gateway")]
+    value upstream_id: String = "openshell".to_owned();
+    /// Public key in PEM of the tokens that it gives to sandboxes, which are taken here as well.
+    #[arg(long, value_name = "FILE", help_heading = "Upstream gateway")]
+    maybe upstream_token_key: PathBuf = None;
+    /// The name of that key in the headers of the tokens.
+    #[arg(long, value_name = "KID", help_heading = "Upstream gateway")]
+    maybe upstream_token_kid: String = None;
 
     /// Where other replicas are listened to.
     #[arg(long, value_name = "IP:PORT", help_heading = "Peers")]
@@ -337,6 +347,13 @@ impl Settings {
                 self.peer_tls_ca.is_some(),
                 self.peer_tls_cert.is_some(),
                 self.peer_tls_key.is_some(),
+            ],
+        )?;
+        together(
+            "upstream_token_key and upstream_token_kid",
+            &[
+                self.upstream_token_key.is_some(),
+                self.upstream_token_kid.is_some(),
             ],
         )?;
         match (&self.kek_file, &self.kek_env) {

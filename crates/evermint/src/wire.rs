@@ -146,7 +146,7 @@ impl Replica {
         let server = evermint_gateway::serve(
             listener,
             ports,
-            config::gateway(&settings, admin),
+            config::gateway(&settings, admin)?,
             stop.clone(),
         );
         let killed = kill.clone();

@@ -269,6 +269,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use evermint_core::id::{Name, Position, Workspace};
     use evermint_core::secret::{DataKeyId, Sealed};
+    use evermint_core::signing::SigningKey;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use evermint_core::secret::{DataKeyId, Secret};
-use evermint_gateway::{AdminToken, Limits, TlsFiles, UpstreamGateway};
+use evermint_gateway::{AdminToken, GatewayKey, Limits, TlsFiles, TokenRules, UpstreamGateway};
 use evermint_seal::{FileAccess, Kek, generate_data_key};
 
 use crate::exit::{advised, usage};
@@ -134,7 +134,28 @@ pub(super) fn node(
     Ok(config)
 }
 
-pub(super) fn gateway(settings: &Settings, admin: Option<AdminToken>) -> evermint_gateway::Config {
+/// Whose tokens sandboxes may show.
+fn tokens(settings: &Settings) -> Result<TokenRules> {
+    let (Some(path), Some(kid)) = (&settings.upstream_token_key, &settings.upstream_token_kid)
+    else {
+        return Ok(TokenRules {
+            gateway_id: settings.upstream_id.clone(),
+            gateway_key: None,
+        });
+    };
+    let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let key = GatewayKey::from_pem(kid, &pem)
+        .map_err(|problem| usage(format!("{} {problem}", path.display())))?;
+    Ok(TokenRules {
+        gateway_id: settings.upstream_id.clone(),
+        gateway_key: Some(key),
+    })
+}
+
+pub(super) fn gateway(
+    settings: &Settings,
+    admin: Option<AdminToken>,
+) -> Result<evermint_gateway::Config> {
     let tls = match (&settings.api_tls_cert, &settings.api_tls_key) {
         (Some(certificate), Some(key)) => Some(TlsFiles {
             certificate: certificate.clone(),
@@ -142,7 +163,7 @@ pub(super) fn gateway(settings: &Settings, admin: Option<AdminToken>) -> evermin
         }),
         (_, _) => None,
     };
-    evermint_gateway::Config {
+    Ok(evermint_gateway::Config {
         limits: Limits {
             max_staleness: settings.max_staleness.get(),
             version: env!("CARGO_PKG_VERSION"),
@@ -157,5 +178,6 @@ pub(super) fn gateway(settings: &Settings, admin: Option<AdminToken>) -> evermin
                 url,
                 ca: settings.upstream_ca.clone(),
             }),
-    }
+        tokens: tokens(settings)?,
+    })
 }

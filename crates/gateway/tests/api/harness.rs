@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evermint_core::id::{CredentialId, CredentialKey, Name, Workspace};
 use evermint_gateway::testing::{FakeCluster, WantMaterial};
-use evermint_gateway::{Config, Error, Limits, serve};
+use evermint_gateway::{Config, Error, Limits, TokenRules, serve};
 use evermint_proto::v1;
 use evermint_proto::v1::audit_client::AuditClient;
 use evermint_proto::v1::bundles_client::BundlesClient;

@@ -166,6 +166,10 @@ fn gateway(cluster: &FakeCluster) -> Services {
     let stop = shutdown.clone();
     tokio::spawn(async move { follower.follow(stop).await });
     Services(Arc::new(Shared {
+        fence: crate::fence::Fence::new(Arc::clone(&ports.view)),
+        others: crate::others::Others::default(),
+        passage: None,
+        tokens: crate::token::TokenRules::default(),
         ports,
         limits: Limits::default(),
         views,
