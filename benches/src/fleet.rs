@@ -120,6 +120,7 @@ impl Fleet {
             name: Name::new("bench")?,
             kind: ProviderType::new("generic")?,
             config: BTreeMap::new(),
+            notes: Default::default(),
             credentials,
         })
         .await?;

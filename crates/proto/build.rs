@@ -28,6 +28,27 @@ const READY: [&str; 2] = [
 /// The field that is encoded beforehand.
 const READY_FIELD: &str = "bundle";
 
+/// What a profile of OpenShell consists of: it is also read from and written as a document.
+const IN_JSON: [&str; 17] = [
+    "openshell.v1.ProviderProfile",
+    "openshell.v1.ProviderProfileCredential",
+    "openshell.v1.ProviderCredentialRefresh",
+    "openshell.v1.ProviderCredentialRefreshMaterial",
+    "openshell.v1.ProviderCredentialRefreshOutput",
+    "openshell.v1.ProviderCredentialTokenGrant",
+    "openshell.v1.ProviderCredentialTokenGrantAudienceOverride",
+    "openshell.v1.ProviderProfileDiscovery",
+    "openshell.sandbox.v1.NetworkEndpoint",
+    "openshell.sandbox.v1.NetworkBinary",
+    "openshell.sandbox.v1.NetworkCredentialBinding",
+    "openshell.sandbox.v1.L7Rule",
+    "openshell.sandbox.v1.L7Allow",
+    "openshell.sandbox.v1.L7DenyRule",
+    "openshell.sandbox.v1.L7QueryMatcher",
+    "openshell.sandbox.v1.GraphqlOperation",
+    "openshell.sandbox.v1.McpOptions",
+];
+
 fn main() -> Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -55,6 +76,7 @@ fn openshell(root: &Path, out: &Path) -> Result<()> {
         &pool,
         compiler.file_descriptor_set(),
         &out.join("openshell"),
+        &IN_JSON,
     )
 }
 
@@ -70,7 +92,7 @@ fn public(root: &Path, out: &Path) -> Result<()> {
         compiler.encode_file_descriptor_set(),
     )?;
 
-    generate(&pool, compiler.file_descriptor_set(), out)?;
+    generate(&pool, compiler.file_descriptor_set(), out, &[])?;
     ready(&pool, compiler.file_descriptor_set(), &out.join("ready"))
 }
 
@@ -85,7 +107,7 @@ fn replica(root: &Path, out: &Path) -> Result<()> {
         compiler.include_source_info(true).include_imports(true);
         compiler.open_files(&files)?;
         let pool = compiler.descriptor_pool();
-        generate(&pool, compiler.file_descriptor_set(), &target)?;
+        generate(&pool, compiler.file_descriptor_set(), &target, &[])?;
         let packages: BTreeSet<_> = pool
             .files()
             .map(|f| f.package_name().to_owned())
@@ -105,8 +127,14 @@ fn replica(root: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Code for each package, with secrets kept out of `Debug`.
-fn generate(pool: &DescriptorPool, files: FileDescriptorSet, out: &Path) -> Result<()> {
+/// Code for each package, with secrets kept out of `Debug`, and the messages of `in_json` fit for
+/// JSON.
+fn generate(
+    pool: &DescriptorPool,
+    files: FileDescriptorSet,
+    out: &Path,
+    in_json: &[&str],
+) -> Result<()> {
     fs::create_dir_all(out)?;
     let mut skipped = Vec::new();
     let mut code: BTreeMap<String, String> = BTreeMap::new();
@@ -125,13 +153,17 @@ fn generate(pool: &DescriptorPool, files: FileDescriptorSet, out: &Path) -> Resu
         fs::write(out.join(format!("{package}.debug.rs")), code)?;
     }
 
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure()
         .out_dir(out)
         .btree_map(".")
         .bytes(".")
         .skip_debug(skipped)
-        .emit_rerun_if_changed(false)
-        .compile_fds(files)?;
+        .emit_rerun_if_changed(false);
+    for message in in_json {
+        let serde = "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]";
+        builder = builder.message_attribute(format!(".{message}"), serde);
+    }
+    builder.compile_fds(files)?;
     Ok(())
 }
 

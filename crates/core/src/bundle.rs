@@ -178,7 +178,8 @@ impl Affected {
                 | Key::Shard(_)
                 | Key::Audit(_)
                 | Key::Answer(_)
-                | Key::SigningKey(_) => {}
+                | Key::SigningKey(_)
+                | Key::Platform => {}
             }
         }
         affected

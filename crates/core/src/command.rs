@@ -12,10 +12,12 @@ use crate::credential::{Early, Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
     Position, ProfileId, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId,
-    ShardEpoch, ShardId, SigningKeyId, TicketId, Workspace,
+    ShardEpoch, ShardId, SigningKeyId, TicketId, Workspace, WorkspaceId,
 };
 use crate::mint::Failure;
+use crate::platform::SettingValue;
 use crate::profile::{Profile, Scope};
+use crate::provider::Notes;
 use crate::secret::{DataKeyId, Sealed, WrappedKey};
 use crate::settings::Settings;
 use crate::time::UnixMs;
@@ -76,6 +78,7 @@ pub enum Command {
         name: Name,
         kind: ProviderType,
         config: BTreeMap<String, String>,
+        notes: Notes,
         credentials: BTreeMap<CredentialKey, StaticValue>,
     },
     /// Merges: `None` deletes a key. Refused if `expected_version` is given and not current.
@@ -218,6 +221,19 @@ pub enum Command {
         generation: Generation,
         early: Early,
     },
+
+    // What OpenShell's clients know, and Evermint itself needs not.
+    /// Says that a workspace is there, before anything is in it.
+    CreateWorkspace {
+        id: WorkspaceId,
+        name: Workspace,
+        notes: Notes,
+    },
+    /// Sets a setting of the platform, or with `None` unsets it.
+    SetPlatformSetting {
+        key: String,
+        value: Option<SettingValue>,
+    },
 }
 
 impl Command {
@@ -251,6 +267,8 @@ impl Command {
             Self::AddSigningKey { .. } => "add-signing-key",
             Self::RevokeSandboxTokens { .. } => "revoke-sandbox-tokens",
             Self::MintEarly { .. } => "mint-early",
+            Self::CreateWorkspace { .. } => "create-workspace",
+            Self::SetPlatformSetting { .. } => "set-platform-setting",
         }
     }
 
@@ -423,6 +441,7 @@ pub enum Kind {
     Replica,
     Shard,
     Profile,
+    Workspace,
 }
 
 impl std::fmt::Display for Kind {
@@ -435,6 +454,7 @@ impl std::fmt::Display for Kind {
             Self::Replica => "replica",
             Self::Shard => "shard",
             Self::Profile => "profile",
+            Self::Workspace => "workspace",
         })
     }
 }

@@ -199,6 +199,10 @@ uuid_id!(
     SandboxId
 );
 uuid_id!(
+    /// A workspace that was created as an object of its own.
+    WorkspaceId
+);
+uuid_id!(
     /// One process start of a replica. A restarted replica never believes it still owns what its
     /// former life owned.
     SessionId

@@ -21,6 +21,7 @@ pub mod id;
 pub mod invariant;
 pub mod mint;
 pub mod placement;
+pub mod platform;
 pub mod port;
 pub mod profile;
 pub mod provider;

@@ -21,8 +21,22 @@ pub mod limit {
     pub const MATERIAL: usize = 64;
     /// Providers attached to one sandbox.
     pub const ATTACHED: usize = 32;
+    /// Labels of one object, and as many annotations.
+    pub const NOTES: usize = 64;
     /// A model name.
     pub const MODEL: usize = 256;
+}
+
+/// What clients note on an object for themselves: carried, and never read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    /// To select by.
+    pub labels: BTreeMap<String, String>,
+    /// Anything else.
+    pub annotations: BTreeMap<String, String>,
+    /// Whose profiles an OpenShell client meant; `None` for the platform's. Which profile counts
+    /// does not hang on it: a workspace's own stands before the platform's in any case.
+    pub profile_workspace: Option<Workspace>,
 }
 
 /// A named account with an issuer or API.
@@ -38,6 +52,8 @@ pub struct Provider {
     pub kind: ProviderType,
     /// Plain settings, such as a base URL.
     pub config: BTreeMap<String, String>,
+    /// What clients note on it.
+    pub notes: Notes,
     /// The keys of its credentials, in order.
     pub credentials: Vec<CredentialKey>,
     /// Grows by one with every change that an operator makes; for optimistic concurrency.

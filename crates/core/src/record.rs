@@ -35,6 +35,8 @@ pub enum Key {
     SigningKey(SigningKeyId),
     /// A custom profile.
     Profile(Scope, ProfileId),
+    /// Settings of the platform that others keep here.
+    Platform,
 }
 
 impl Key {

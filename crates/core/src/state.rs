@@ -16,11 +16,12 @@ use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
     CredentialId, CredentialKey, InstallationId, Name, Position, ProfileId, ProviderId, ReplicaId,
-    RequestId, SandboxId, ShardId, SigningKeyId, Workspace,
+    RequestId, SandboxId, ShardId, SigningKeyId, Workspace, WorkspaceId,
 };
 use crate::placement::Assignment;
+use crate::platform::Platform;
 use crate::profile::{CustomProfile, Scope};
-use crate::provider::{Provider, Route, Sandbox};
+use crate::provider::{Notes, Provider, Route, Sandbox};
 use crate::record::{BadRecord, Key};
 use crate::secret::{DataKeyId, WrappedKey};
 use crate::settings::Settings;
@@ -47,7 +48,7 @@ pub struct State {
     pub credentials: OrdMap<CredentialId, Arc<Credential>>,
     /// Inference routes.
     pub routes: OrdMap<(Workspace, Name), Arc<Route>>,
-    /// When a route of a workspace was deleted last.
+    /// What is remembered of workspaces beyond their objects.
     pub workspaces: OrdMap<Workspace, Arc<WorkspaceMarks>>,
     /// Sandboxes.
     pub sandboxes: OrdMap<SandboxId, Arc<Sandbox>>,
@@ -59,6 +60,8 @@ pub struct State {
     pub signing_keys: OrdMap<SigningKeyId, Arc<SigningKey>>,
     /// Imported profiles; the built-in ones are no state.
     pub profiles: OrdMap<(Scope, ProfileId), Arc<CustomProfile>>,
+    /// Settings that others keep here.
+    pub platform: Arc<Platform>,
 
     // Indices, derived from the maps above and never stored.
     pub(crate) provider_names: OrdMap<(Workspace, Name), ProviderId>,
@@ -124,12 +127,56 @@ pub struct Replica {
 pub struct WorkspaceMarks {
     /// The newest entry that deleted one of its routes.
     pub route_deleted: Position,
+    /// The workspace as an object of its own, if it was created as one.
+    pub object: Option<WorkspaceObject>,
+}
+
+/// A workspace as OpenShell's clients know it: something that is there before anything is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceObject {
+    /// Its identity.
+    pub id: WorkspaceId,
+    /// What clients note on it.
+    pub notes: Notes,
+    /// When it was created.
+    pub created_at: UnixMs,
+}
+
+/// Whether the first entry of a range by workspace and name is of this workspace.
+fn starts<'a, V: 'a>(
+    mut range: impl Iterator<Item = (&'a (Workspace, Name), &'a V)>,
+    workspace: &Workspace,
+) -> bool {
+    range.next().is_some_and(|((w, _), _)| w == workspace)
 }
 
 impl State {
     /// The settings; those of the bootstrap, or the defaults before it.
     pub fn settings(&self) -> Settings {
         self.meta.settings.clone().unwrap_or_default()
+    }
+
+    /// Whether a workspace is there: the default one, one that was created, or one that holds
+    /// something.
+    pub fn has_workspace(&self, name: &Workspace) -> bool {
+        let first = || (name.clone(), Name::least());
+        *name == Workspace::default_workspace()
+            || self.marks(name).object.is_some()
+            || starts(self.provider_names.range(first()..), name)
+            || starts(self.sandbox_names.range(first()..), name)
+            || starts(self.routes.range(first()..), name)
+            || self
+                .profiles_in(Scope::Workspace(name.clone()))
+                .next()
+                .is_some()
+    }
+
+    /// What is remembered of a workspace.
+    pub fn marks(&self, workspace: &Workspace) -> WorkspaceMarks {
+        let known = self.workspaces.get(workspace);
+        known
+            .map(|marks| marks.as_ref().clone())
+            .unwrap_or_default()
     }
 
     /// A provider by name.
@@ -216,6 +263,9 @@ impl State {
                 .profiles
                 .get(&(scope.clone(), id.clone()))
                 .map(|v| bytes(v.as_ref())),
+            Key::Platform => {
+                (*self.platform != Platform::default()).then(|| bytes(self.platform.as_ref()))
+            }
         }
     }
 
@@ -244,6 +294,7 @@ impl State {
                     .cloned()
                     .map(|(scope, id)| Key::Profile(scope, id)),
             )
+            .chain((*self.platform != Platform::default()).then_some(Key::Platform))
     }
 
     /// Every record, in the order of its keys: what a snapshot consists of.
@@ -334,6 +385,7 @@ impl State {
                         .profiles
                         .insert((scope.clone(), id.clone()), Arc::new(read(&key, b)?));
                 }
+                Key::Platform => state.platform = Arc::new(read(&key, b)?),
             }
         }
         Ok(state)

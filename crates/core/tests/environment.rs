@@ -35,6 +35,7 @@ fn provider(id: u128, kind: &str, config: &[(&str, &str)], keys: &[&str]) -> Com
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect(),
+        notes: Default::default(),
         credentials: keys.iter().map(|k| (key(k), value())).collect(),
     }
 }

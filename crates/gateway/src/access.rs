@@ -134,6 +134,16 @@ impl Roles {
         }
     }
 
+    /// The names of the roles that are held everywhere and, as `role@workspace`, in one workspace.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let local = self
+            .workspaces
+            .iter()
+            .map(|(w, role)| format!("{role}@{w}"));
+        let everywhere = self.everywhere.iter().map(Role::to_string);
+        everywhere.chain(local).collect()
+    }
+
     /// Whether `role` is held where a call is about.
     fn hold(&self, role: Role, target: &Target) -> bool {
         let everywhere = self.everywhere.unwrap_or(Role::Known);

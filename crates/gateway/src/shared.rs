@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermint_core::command::{Command, Done, Kind};
+use evermint_core::command::{Command, Done, Kind, Refusal};
 use evermint_core::id::{CredentialId, Name, Position, Workspace};
 use evermint_core::port::{Prober, Proposer, StateView};
 use evermint_core::profile::catalog::Catalog;
@@ -143,22 +143,34 @@ impl Shared {
     /// Proposes a command, and waits until its effect can be seen here: whoever writes reads its
     /// own write.
     pub(crate) async fn propose(&self, command: Command) -> Result<Written, Status> {
+        let decided = self.decide(command).await?;
+        decided.map_err(|refusal| status::refused(&refusal))
+    }
+
+    /// The same, with a refusal for the caller to put into words.
+    pub(crate) async fn decide(
+        &self,
+        command: Command,
+    ) -> Result<Result<Written, Refusal>, Status> {
         let answer = self
             .ports
             .proposer
             .propose(command)
             .await
             .map_err(|e| status::unanswered(&e))?;
-        let done = answer.outcome.map_err(|r| status::refused(&r))?;
+        let done = match answer.outcome {
+            Ok(done) => done,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let bound = self.limits.catch_up;
         if !self.ports.view.reached(answer.position, bound).await {
             return Err(status::done_elsewhere(answer.position));
         }
-        Ok(Written {
+        Ok(Ok(Written {
             position: answer.position,
             done,
             state: self.state(),
-        })
+        }))
     }
 
     /// Looks for something that a write is about. A replica that does not know it asks the leader

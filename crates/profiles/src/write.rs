@@ -19,6 +19,18 @@ pub fn write_all<'a>(profiles: impl IntoIterator<Item = &'a Profile>) -> String 
     documents.join("---\n")
 }
 
+/// The profile as JSON, by the same names.
+pub fn json(profile: &Profile) -> serde_json::Value {
+    let tree = serde_json::to_value(tree(profile));
+    tree.expect("a tree of texts, numbers, lists and maps is JSON")
+}
+
+/// A credential of a profile as JSON, by the same names.
+pub fn credential_json(one: &ProfileCredential) -> serde_json::Value {
+    let tree = serde_json::to_value(credential(one));
+    tree.expect("a tree of texts, numbers, lists and maps is JSON")
+}
+
 /// What a document consists of.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Tree {

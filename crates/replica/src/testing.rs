@@ -177,6 +177,7 @@ fn batch(index: u64, bytes: usize) -> Batch {
             name: Name::new(format!("p{index}")).expect("letters and digits"),
             kind: ProviderType::new("generic").expect("letters"),
             config: config.into(),
+            notes: Default::default(),
             credentials: BTreeMap::new(),
         },
         _ => Command::UpdateProvider {

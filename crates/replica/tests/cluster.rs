@@ -313,6 +313,7 @@ async fn a_command_that_is_too_long_is_refused_at_once() {
         name,
         kind,
         config,
+        notes: Default::default(),
         credentials,
     };
     let refused = cluster[0].1.propose(big).await;

@@ -112,6 +112,7 @@ impl FakeCluster {
             name: Name::new(name).expect("a name"),
             kind: ProviderType::new("generic").expect("a type"),
             config: BTreeMap::new(),
+            notes: Default::default(),
             credentials: BTreeMap::new(),
         });
         ProviderId(id)

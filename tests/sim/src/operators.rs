@@ -114,6 +114,7 @@ impl World {
             name: name("p", index),
             kind: ProviderType::new("generic").expect("a name"),
             config: BTreeMap::new(),
+            notes: Default::default(),
             credentials: BTreeMap::new(),
         }
     }

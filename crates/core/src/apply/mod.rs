@@ -4,11 +4,12 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: `cluster`, `provider`, `profile`, `refresh`, `route`, `sandbox` and
-//! `mint`, the mint protocol.
+//! Each family of commands has a file: `cluster`, `platform`, `provider`, `profile`, `refresh`,
+//! `route`, `sandbox` and `mint`, the mint protocol.
 
 mod cluster;
 mod mint;
+mod platform;
 mod profile;
 mod provider;
 mod refresh;
@@ -111,8 +112,9 @@ impl Tx<'_> {
                 name,
                 kind,
                 config,
+                notes,
                 credentials,
-            } => self.create_provider(*id, workspace, name, kind, config, credentials),
+            } => self.create_provider(*id, (workspace, name, kind), (config, notes), credentials),
             Command::UpdateProvider {
                 id,
                 expected_version,
@@ -226,6 +228,11 @@ impl Tx<'_> {
                 private,
             } => self.add_signing_key(*id, *replaces, public, private),
             Command::RevokeSandboxTokens { id } => self.revoke_sandbox_tokens(*id),
+
+            Command::CreateWorkspace { id, name, notes } => self.create_workspace(*id, name, notes),
+            Command::SetPlatformSetting { key, value } => {
+                self.set_platform_setting(key, value.as_ref())
+            }
         }
     }
 

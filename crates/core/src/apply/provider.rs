@@ -11,7 +11,7 @@ use crate::id::{
     Attempt, CredentialId, CredentialKey, Generation, Name, ProviderId, ProviderType, Workspace,
 };
 use crate::placement::shard_of;
-use crate::provider::{Provider, limit};
+use crate::provider::{Notes, Provider, limit};
 use crate::record::Key;
 use crate::refresh;
 use crate::time::{Stamp, UnixMs, millis};
@@ -20,10 +20,8 @@ impl Tx<'_> {
     pub(super) fn create_provider(
         &mut self,
         id: ProviderId,
-        workspace: &Workspace,
-        name: &Name,
-        kind: &ProviderType,
-        config: &BTreeMap<String, String>,
+        (workspace, name, kind): (&Workspace, &Name, &ProviderType),
+        (config, notes): (&BTreeMap<String, String>, &Notes),
         credentials: &BTreeMap<CredentialKey, StaticValue>,
     ) -> Outcome {
         if self.state.provider_named(workspace, name).is_some()
@@ -32,6 +30,7 @@ impl Tx<'_> {
             return Err(Refusal::AlreadyExists(Kind::Provider));
         }
         check_count("config entries", config.len(), limit::CONFIG)?;
+        check_notes(notes)?;
         check_count("credentials", credentials.len(), limit::CREDENTIALS)?;
         let provider = Provider {
             id,
@@ -39,6 +38,7 @@ impl Tx<'_> {
             name: name.clone(),
             kind: kind.clone(),
             config: config.clone(),
+            notes: notes.clone(),
             credentials: credentials.keys().cloned().collect(),
             version: 1,
             created_at: self.stamp.at,
@@ -321,6 +321,11 @@ pub(super) fn insert_key(keys: &mut Vec<CredentialKey>, key: &CredentialKey) {
     if let Err(at) = keys.binary_search(key) {
         keys.insert(at, key.clone());
     }
+}
+
+pub(super) fn check_notes(notes: &Notes) -> Result<(), Refusal> {
+    check_count("labels", notes.labels.len(), limit::NOTES)?;
+    check_count("annotations", notes.annotations.len(), limit::NOTES)
 }
 
 pub(super) fn check_count(what: &str, count: usize, max: usize) -> Result<(), Refusal> {

@@ -59,12 +59,13 @@ impl Tx<'_> {
         self.touched
             .insert(Key::Route(workspace.clone(), name.clone()));
         self.touched.insert(Key::Workspace(workspace.clone()));
-        self.state.workspaces.insert(
-            workspace.clone(),
-            Arc::new(WorkspaceMarks {
-                route_deleted: self.stamp.position,
-            }),
-        );
+        let marks = WorkspaceMarks {
+            route_deleted: self.stamp.position,
+            ..self.state.marks(workspace)
+        };
+        self.state
+            .workspaces
+            .insert(workspace.clone(), Arc::new(marks));
         self.audit_change("delete-route", format_args!("{workspace}/{name}"));
         changed(true)
     }

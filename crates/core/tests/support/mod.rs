@@ -107,6 +107,7 @@ pub fn create_provider(id: u128, name: &str) -> Command {
         name: Name::new(name).unwrap(),
         kind: ProviderType::new("generic").unwrap(),
         config: BTreeMap::new(),
+        notes: Default::default(),
         credentials: BTreeMap::new(),
     }
 }

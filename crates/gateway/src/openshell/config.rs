@@ -10,8 +10,8 @@ use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::Face;
 use super::reader::{Call, Doubt, Poll, check_own, gone, own_pass, pass};
+use super::{Face, settings};
 use crate::token::{Pass, Signer};
 
 type Asked = sandbox::GetSandboxConfigRequest;
@@ -90,7 +90,8 @@ fn own(face: &Face, id: SandboxId) -> Result<Config, Status> {
     let state = face.state();
     let known = state.sandboxes.get(&id).ok_or_else(gone)?;
     Ok(Config {
-        config_revision: 1,
+        settings: settings::effective(&state),
+        config_revision: state.platform.revision + 1,
         policy_source: sandbox::PolicySource::Sandbox.into(),
         workspace: known.workspace.to_string(),
         policy_validation_failure_mode: "retain_last_valid".to_owned(),

@@ -14,6 +14,7 @@ mod gateway;
 mod inference;
 mod meta;
 mod offer;
+mod profile_text;
 mod profiles;
 mod providers;
 mod reader;
@@ -33,6 +34,7 @@ use evermint_proto::openshell::v1;
 use evermint_proto::openshell::v1::open_shell_server::OpenShell;
 use tonic::{Request, Response, Status};
 
+use crate::service::Services;
 use crate::shared::Shared;
 
 pub(crate) use offer::Offer;
@@ -49,6 +51,13 @@ impl std::ops::Deref for Face {
     type Target = Shared;
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl Face {
+    /// The other face, where both do the same.
+    fn services(&self) -> Services {
+        Services(Arc::clone(&self.0))
     }
 }
 

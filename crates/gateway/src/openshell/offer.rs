@@ -20,7 +20,7 @@ use evermint_proto::v1::{Bundle, BundleCredential, EndpointBinding, SecretVariab
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::profiles;
+use super::profile_text;
 
 /// The routes that these sandboxes know, in the order in which they are given.
 const ROUTES: [&str; 2] = ["inference.local", "sandbox-system"];
@@ -185,7 +185,7 @@ fn dynamic(inputs: &Inputs, catalog: &Catalog) -> BTreeMap<String, ProviderProfi
                 let (provider, name) = (&provider.name, &credential.name);
                 dynamic.insert(
                     format!("{host}\t{port}\t{path}\t{provider}:{name}"),
-                    profiles::credential(credential),
+                    profile_text::credential(credential),
                 );
             }
         }

@@ -32,7 +32,7 @@ pub(super) async fn create(
     request: Request<v1::CreateSandboxRequest>,
 ) -> Result<v1::SandboxResponse, Status> {
     let message = request.get_ref();
-    let workspace = meta::workspace(&message.workspace)?;
+    let workspace = face.workspace(&message.workspace).await?;
     let Some(spec) = &message.spec else {
         return Err(status::invalid("spec is required"));
     };
@@ -63,7 +63,7 @@ pub(super) async fn get(
     request: Request<v1::GetSandboxRequest>,
 ) -> Result<v1::SandboxResponse, Status> {
     let message = request.get_ref();
-    let workspace = meta::workspace(&message.workspace)?;
+    let workspace = face.workspace(&message.workspace).await?;
     let name = meta::wanted("name", &message.name)?;
     let known = match &name {
         Some(name) => look(face, &workspace, name).await?,
@@ -92,7 +92,7 @@ pub(super) async fn providers(
     request: Request<v1::ListSandboxProvidersRequest>,
 ) -> Result<v1::ListSandboxProvidersResponse, Status> {
     let message = request.get_ref();
-    let workspace = meta::workspace(&message.workspace)?;
+    let workspace = face.workspace(&message.workspace).await?;
     let name = meta::wanted("sandbox_name", &message.sandbox_name)?;
     let known = match &name {
         Some(name) => look(face, &workspace, name).await?,
@@ -121,7 +121,7 @@ pub(super) async fn attach(
 ) -> Result<v1::AttachSandboxProviderResponse, Status> {
     let message = request.get_ref();
     let change = Change {
-        workspace: meta::workspace(&message.workspace)?,
+        workspace: face.workspace(&message.workspace).await?,
         sandbox: &message.sandbox_name,
         provider: &message.provider_name,
         expected_version: message.expected_resource_version,
@@ -141,7 +141,7 @@ pub(super) async fn detach(
 ) -> Result<v1::DetachSandboxProviderResponse, Status> {
     let message = request.get_ref();
     let change = Change {
-        workspace: meta::workspace(&message.workspace)?,
+        workspace: face.workspace(&message.workspace).await?,
         sandbox: &message.sandbox_name,
         provider: &message.provider_name,
         expected_version: message.expected_resource_version,

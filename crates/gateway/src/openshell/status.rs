@@ -1,6 +1,7 @@
 //! Errors in OpenShell's words: its codes and its texts, which its command line shows as they are.
 //! The machine-readable reason stands beside them, as on the other face.
 
+use evermint_core::command::Refusal;
 use tonic::{Code, Status};
 
 use crate::status::with_reason;
@@ -17,10 +18,38 @@ pub(super) fn not_found(what: impl Into<String>) -> Status {
 
 /// No workspace of that name.
 pub(super) fn no_workspace(name: &str) -> Status {
-    not_found(format!("workspace '{name}' not found"))
+    let shown: String = name.chars().take(64).collect();
+    not_found(format!("workspace '{shown}' not found"))
 }
 
-/// A method whose turn has not come.
-pub(super) fn not_yet() -> Status {
-    crate::status::unimplemented()
+/// Something else has to be done first.
+pub(super) fn precondition(what: impl Into<String>) -> Status {
+    with_reason(Code::FailedPrecondition, "failed-precondition", what)
+}
+
+/// Somebody else was first.
+pub(super) fn aborted(what: impl Into<String>) -> Status {
+    with_reason(Code::Aborted, "aborted", what)
+}
+
+/// What is needed does not answer; it may later.
+pub(super) fn unavailable(what: impl Into<String>) -> Status {
+    with_reason(Code::Unavailable, "unavailable", what)
+}
+
+/// A part of a method that is not Evermint's.
+pub(super) fn unimplemented(what: impl Into<String>) -> Status {
+    with_reason(Code::Unimplemented, "unimplemented", what)
+}
+
+/// A command that was refused.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::VersionMismatch { kind, current } => with_reason(
+            Code::Aborted,
+            "version-mismatch",
+            format!("{kind} was modified concurrently (current resource_version: {current})"),
+        ),
+        refusal => crate::status::refused(refusal),
+    }
 }

@@ -28,7 +28,7 @@ const URL_MAX: usize = 2048;
 const TIME_MAX_MS: u64 = 10 * 366 * 86_400_000;
 
 /// A request to configure a refresh, checked.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) key: CredentialKey,
     pub(super) config: RefreshConfig,
     pub(super) secrets: BTreeMap<String, Secret>,
@@ -41,11 +41,18 @@ impl Services {
         provider: &Provider,
         request: v1::ConfigureRefreshRequest,
     ) -> Result<Asked, Status> {
-        let found = self
-            .ports
-            .catalog
-            .of(&self.state(), &provider.workspace, &provider.kind);
-        let profile = found.as_ref().map(Found::profile);
+        let (catalog, state) = (&self.ports.catalog, self.state());
+        let found = catalog.of(&state, &provider.workspace, &provider.kind);
+        self.asked_by(found.as_ref().map(Found::profile), provider, request)
+    }
+
+    /// The same, where `profile` is what the provider's type says.
+    pub(crate) fn asked_by(
+        &self,
+        profile: Option<&Profile>,
+        provider: &Provider,
+        request: v1::ConfigureRefreshRequest,
+    ) -> Result<Asked, Status> {
         let mut rim = Rim::default();
         let key = rim.parse::<CredentialKey>("credential_key", &request.credential_key);
         let strategy = strategy(&mut rim, &request.strategy);

@@ -49,6 +49,7 @@ impl Providers for Services {
                 name,
                 kind,
                 config: request.config,
+                notes: Default::default(),
                 credentials: self.seal_all(id, values)?,
             })
             .await?;

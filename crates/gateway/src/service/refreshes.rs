@@ -9,6 +9,7 @@ use evermint_core::credential::{Credential, Reason, TicketEnd};
 use evermint_core::id::{CredentialId, CredentialKey, Name, Workspace};
 use evermint_core::port::Touched;
 use evermint_core::record::Key;
+use evermint_core::secret::Secret;
 use evermint_core::state::State;
 use evermint_core::time::millis;
 use evermint_proto::v1;
@@ -17,6 +18,7 @@ use evermint_proto::v1::rotate_credential_response::Outcome;
 use futures::StreamExt as _;
 use tonic::{Request, Response, Status};
 
+use super::configure::Asked;
 use super::{Services, changed, configure};
 use crate::rim::Rim;
 use crate::{show, status};
@@ -36,24 +38,9 @@ impl Refreshes for Services {
         let asked = self.asked(&provider, request)?;
         let credential = CredentialId {
             provider: provider.id,
-            key: asked.key,
+            key: asked.key.clone(),
         };
-        let material = asked
-            .secrets
-            .iter()
-            .map(|(name, secret)| {
-                let sealed = self.seal_material(&credential, name, secret)?;
-                Ok((name.clone(), sealed))
-            })
-            .collect::<Result<_, Status>>()?;
-        let written = self
-            .propose(Command::ConfigureRefresh {
-                credential: credential.clone(),
-                config: asked.config,
-                material,
-                expires_at: asked.expires_at,
-            })
-            .await?;
+        let written = self.propose(self.configure(&credential, asked)?).await?;
         Ok(Response::new(v1::ConfigureRefreshResponse {
             status: self.refresh_status(&written.state, &credential),
             position: written.position.0,
@@ -190,6 +177,25 @@ impl Refreshes for Services {
 }
 
 impl Services {
+    /// The command that configures a refresh as it was asked for.
+    pub(crate) fn configure(
+        &self,
+        credential: &CredentialId,
+        asked: Asked,
+    ) -> Result<Command, Status> {
+        let sealed = |(name, secret): (&String, &Secret)| {
+            let sealed = self.seal_material(credential, name, secret)?;
+            Ok((name.clone(), sealed))
+        };
+        let material = asked.secrets.iter().map(sealed);
+        Ok(Command::ConfigureRefresh {
+            credential: credential.clone(),
+            material: material.collect::<Result<_, Status>>()?,
+            config: asked.config,
+            expires_at: asked.expires_at,
+        })
+    }
+
     fn refresh_status(&self, state: &State, id: &CredentialId) -> Option<v1::RefreshStatus> {
         let credential: &Arc<Credential> = state.credentials.get(id)?;
         show::refresh(state, credential, self.ports.view.now())

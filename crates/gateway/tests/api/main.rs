@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod harness;
 mod inference;
+mod openshell;
 mod openshell_sandbox;
 mod passthrough;
 mod profiles;

@@ -117,6 +117,7 @@ impl World {
             name: Name::new("p").unwrap(),
             kind: ProviderType::new("generic").unwrap(),
             config: BTreeMap::new(),
+            notes: Default::default(),
             credentials: BTreeMap::new(),
         });
         world.configure();

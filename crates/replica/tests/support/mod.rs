@@ -169,6 +169,7 @@ pub fn create(id: u128) -> Command {
         name: Name::new(format!("provider-{id}")).unwrap(),
         kind: ProviderType::new("generic").unwrap(),
         config: BTreeMap::from([("note".to_owned(), "x".repeat(200))]),
+        notes: Default::default(),
         credentials: BTreeMap::new(),
     }
 }

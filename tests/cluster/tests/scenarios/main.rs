@@ -6,6 +6,7 @@ mod isolation;
 mod issuers;
 mod leader_kills;
 mod lost_answer;
+mod openshell;
 mod paused_owner;
 mod planted;
 mod race;

@@ -84,6 +84,7 @@ impl Bench {
             name: Name::new(name).unwrap(),
             kind: ProviderType::new("generic").unwrap(),
             config: BTreeMap::from([("base_url".to_owned(), "https://api.example".to_owned())]),
+            notes: Default::default(),
             credentials: BTreeMap::from([(credential.key.clone(), value)]),
         });
     }
