@@ -41,6 +41,7 @@ impl World {
         {
             self.broken(violation.promise, violation.what);
         }
+        self.check_early(before, after, command, answer);
         let (Command::GrantTicket { credential, .. }
         | Command::CommitMint { credential, .. }
         | Command::FailMint { credential, .. }

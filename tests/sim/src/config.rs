@@ -188,6 +188,29 @@ pub enum Fault {
         /// Whose credential.
         credential: usize,
     },
+    /// A sandbox says that its value is refused where it is used.
+    Report {
+        /// Which.
+        sandbox: usize,
+        /// Whose.
+        credential: usize,
+    },
+    /// A sandbox says so in a loop, of whatever it uses.
+    Nag {
+        /// Which.
+        sandbox: usize,
+        /// For how long.
+        length: u64,
+    },
+    /// A sandbox wants values that are good for long.
+    Want {
+        /// Which.
+        sandbox: usize,
+        /// For how long they are to be good, in milliseconds.
+        min_ttl: u64,
+        /// For how long it does.
+        length: u64,
+    },
 }
 
 impl Config {
@@ -265,7 +288,7 @@ impl Config {
     /// When what strikes.
     fn plan(&self, d: &mut Dice) -> Vec<(Time, Fault)> {
         type Draw = fn(&Config, &mut Dice) -> Fault;
-        let kinds: [(Draw, u64); 15] = [
+        let kinds: [(Draw, u64); 18] = [
             (|c, d| c.crash(d), 6),
             (|c, d| c.crash_at(d), 8),
             (|c, d| c.pause(d), 6),
@@ -301,6 +324,28 @@ impl Config {
                     credential: d.below(c.credentials.len()),
                 },
                 6,
+            ),
+            (
+                |c, d| Fault::Report {
+                    sandbox: d.below(c.sandboxes),
+                    credential: d.below(c.credentials.len()),
+                },
+                6,
+            ),
+            (
+                |c, d| Fault::Nag {
+                    sandbox: d.below(c.sandboxes),
+                    length: d.range(1_000, 90_000),
+                },
+                2,
+            ),
+            (
+                |c, d| Fault::Want {
+                    sandbox: d.below(c.sandboxes),
+                    min_ttl: d.range(1_000, 60_000),
+                    length: d.range(1_000, 30_000),
+                },
+                3,
             ),
         ];
         let mut schedule = Vec::new();

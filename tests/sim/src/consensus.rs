@@ -144,6 +144,13 @@ pub(crate) fn apply_entry(
             touched.extend(apply(state, &proposal, entry.at).1);
         }
     }
+    if let (Some(Mutant::ForgetEarly), Command::MintEarly { credential, .. }) =
+        (mutant, &proposal.command)
+        && let Some(known) = state.credentials.get_mut(credential)
+        && let Some(refresh) = &mut Arc::make_mut(known).refresh
+    {
+        refresh.early_from = UnixMs(0);
+    }
     (answer, touched)
 }
 

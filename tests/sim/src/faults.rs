@@ -134,7 +134,24 @@ impl World {
             Fault::Detach {
                 sandbox,
                 credential,
-            } => self.detach_and_attach(sandbox, credential),
+            } => self.detach_and_attach(sandbox % self.readers.len(), credential),
+            Fault::Report {
+                sandbox,
+                credential,
+            } => self.report(sandbox % self.readers.len(), credential),
+            Fault::Nag { sandbox, length } => {
+                self.coverage.note("sandboxes that ask in a loop");
+                let reader = sandbox % self.readers.len();
+                self.ask_in_a_loop(reader, self.now + length);
+            }
+            Fault::Want {
+                sandbox,
+                min_ttl,
+                length,
+            } => {
+                let reader = sandbox % self.readers.len();
+                self.readers[reader].wants = Some((min_ttl, self.now + length));
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod operators;
 mod readers;
 mod replica;
 pub mod report;
+mod reports;
 mod shell;
 pub mod shrink;
 mod world;

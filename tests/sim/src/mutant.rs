@@ -24,11 +24,13 @@ pub enum Mutant {
     IgnoreMinGeneration,
     /// A replica measures its staleness by a clock that stands still while it is suspended.
     StalenessByMonotonicClock,
+    /// The log does not remember that a sandbox was given an early mint.
+    ForgetEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::SkipDeadline,
         Self::ExpireByWallClock,
         Self::AcceptReplacedTicket,
@@ -39,6 +41,7 @@ impl Mutant {
         Self::CommitUnjournalled,
         Self::IgnoreMinGeneration,
         Self::StalenessByMonotonicClock,
+        Self::ForgetEarly,
     ];
 
     /// The promise that it breaks.
@@ -50,6 +53,7 @@ impl Mutant {
             Self::ForgetJournal | Self::SendUnannounced | Self::CommitUnjournalled => "G5",
             Self::IgnoreMinGeneration => "G6",
             Self::StalenessByMonotonicClock => "G7",
+            Self::ForgetEarly => "I10",
         }
     }
 }

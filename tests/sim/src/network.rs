@@ -114,8 +114,12 @@ impl World {
                 reader,
                 serial,
                 min_generation,
+                min_ttl,
                 tries,
-            } => self.answer_read(slot, reader, serial, min_generation, tries),
+            } => self.answer_read(slot, reader, serial, (min_generation, min_ttl), tries),
+            Message::Report(credential, generation) => {
+                self.take_report(slot, &credential, generation);
+            }
         }
     }
 

@@ -4,12 +4,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evermint_core::bundle;
-use evermint_core::id::{CredentialId, Position, SandboxId};
+use evermint_core::id::{CredentialId, Generation, Position, SandboxId};
 use evermint_protocol::reader::{Admission, SeenGeneration, admit};
 
 use crate::config::Slot;
+use crate::hardware::Time;
 use crate::mutant::Mutant;
 use crate::world::{Global, Message, What, World};
+
+/// A bundle, as far as it matters here: its generation, and how new each credential is.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    generation: Position,
+    values: Vec<(CredentialId, Position, Generation)>,
+}
 
 /// What a replica sees of how a read went, in the sandbox's time.
 #[derive(Debug)]
@@ -17,7 +25,9 @@ pub(crate) struct Reader {
     pub(crate) sandbox: SandboxId,
     seen: SeenGeneration,
     /// How new each credential was, by its own books.
-    values: BTreeMap<CredentialId, Position>,
+    values: BTreeMap<CredentialId, (Position, Generation)>,
+    /// It wants values good for so long, in milliseconds, until then.
+    pub(crate) wants: Option<(u64, Time)>,
     /// The number of the read that it waits for.
     serial: u64,
 }
@@ -28,8 +38,15 @@ impl Reader {
             sandbox,
             seen: SeenGeneration::default(),
             values: BTreeMap::new(),
+            wants: None,
             serial: 0,
         }
+    }
+
+    /// The generation of a value that it saw last.
+    pub(crate) fn generation(&self, credential: &CredentialId) -> Generation {
+        let seen = self.values.get(credential);
+        seen.map_or_else(Generation::default, |(_, generation)| *generation)
     }
 }
 
@@ -43,6 +60,7 @@ impl World {
             reader,
             serial: self.readers[reader].serial,
             min_generation: self.readers[reader].seen.newest(),
+            min_ttl: self.min_ttl(reader),
             tries: 0,
         };
         let slot = self.dice.below(self.replicas.len());
@@ -56,7 +74,7 @@ impl World {
         slot: Slot,
         reader: usize,
         serial: u64,
-        min_generation: Option<Position>,
+        (min_generation, min_ttl): (Option<Position>, u64),
         tries: u32,
     ) {
         let replica = &self.replicas[slot];
@@ -78,6 +96,7 @@ impl World {
                     reader,
                     serial,
                     min_generation,
+                    min_ttl,
                     tries: tries + 1,
                 };
                 return self.after(100, What::Message(slot, again));
@@ -92,11 +111,17 @@ impl World {
             }
             Admission::Serve => {
                 self.check_fresh(slot);
+                if min_ttl > 0 {
+                    self.want_longer(slot, reader, min_ttl);
+                }
                 let sandbox = self.readers[reader].sandbox;
                 bundle::inputs(&self.replicas[slot].state, sandbox).map(|inputs| {
                     let attached = inputs.attached.iter().flat_map(|a| &a.credentials);
-                    let values = attached.map(|c| (c.id.clone(), c.touched));
-                    (inputs.generation, values.collect())
+                    let values = attached.map(|c| (c.id.clone(), c.touched, c.generation));
+                    Served {
+                        generation: inputs.generation,
+                        values: values.collect(),
+                    }
                 })
             }
         };
@@ -113,13 +138,8 @@ impl World {
     }
 
     /// G6, at the sandbox.
-    pub(crate) fn receive_bundle(
-        &mut self,
-        reader: usize,
-        serial: u64,
-        bundle: Option<(Position, Vec<(CredentialId, Position)>)>,
-    ) {
-        let Some((generation, values)) = bundle else {
+    pub(crate) fn receive_bundle(&mut self, reader: usize, serial: u64, bundle: Option<Served>) {
+        let Some(Served { generation, values }) = bundle else {
             return;
         };
         let reader = &mut self.readers[reader];
@@ -130,13 +150,20 @@ impl World {
         if let Err(older) = reader.seen.accept(generation) {
             return self.broken("G6", older.to_string());
         }
-        for (credential, value) in values {
+        for (credential, value, generation) in values {
             let newest = reader.values.entry(credential.clone()).or_default();
-            if value < *newest {
-                let what = format!("{credential} at {value} after {newest}");
+            if value < newest.0 {
+                let what = format!("{credential} at {value} after {}", newest.0);
                 return self.broken("G6", what);
             }
-            *newest = value;
+            *newest = (value, generation);
         }
+    }
+
+    /// How long the values of its next read have to be good, in milliseconds.
+    fn min_ttl(&self, reader: usize) -> u64 {
+        let wants = self.readers[reader].wants;
+        let wants = wants.filter(|(_, until)| self.now < *until && self.healed.is_none());
+        wants.map_or(0, |(min_ttl, _)| min_ttl)
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use evermint_core::command::{Answer, Proposal};
-use evermint_core::id::{CredentialId, Position, RequestId, SessionId, TicketId};
+use evermint_core::id::{CredentialId, Generation, Position, RequestId, SessionId, TicketId};
 use evermint_core::mint::Failure;
 use evermint_core::time::{MonoMs, UnixMs};
 use evermint_protocol::journal::{JournalEntry, SealedMint};
@@ -17,9 +17,10 @@ use crate::hardware::Time;
 use crate::issuer::{Family, Issuer};
 use crate::mutant::Mutant;
 use crate::operators::Script;
-use crate::readers::Reader;
+use crate::readers::{Reader, Served};
 use crate::replica::Replica;
 use crate::report::{Broken, Coverage, Passed};
+use crate::reports::LastEarly;
 
 /// Everything there is.
 pub struct World {
@@ -48,6 +49,8 @@ pub struct World {
     pub(crate) spoiled: BTreeSet<Family>,
     /// Tickets that were granted well before their credential was due.
     pub(crate) early: u32,
+    /// The last mint of each credential that a sandbox asked for.
+    pub(crate) last_early: BTreeMap<CredentialId, LastEarly>,
     /// When the cluster clock was pushed ahead last.
     pub(crate) pushed_at: Option<Time>,
     /// From then on nothing goes wrong any more.
@@ -116,8 +119,12 @@ pub(crate) enum Message {
         reader: usize,
         serial: u64,
         min_generation: Option<Position>,
+        /// Values good for less, in milliseconds, are not good enough; 0 if all are.
+        min_ttl: u64,
         tries: u32,
     },
+    /// A sandbox says that this value is refused.
+    Report(CredentialId, Generation),
 }
 
 #[derive(Clone, Debug)]
@@ -160,7 +167,12 @@ pub(crate) enum Global {
     Answer {
         reader: usize,
         serial: u64,
-        bundle: Option<(Position, Vec<(CredentialId, Position)>)>,
+        bundle: Option<Served>,
+    },
+    /// A sandbox goes on asking for other values.
+    Nag {
+        reader: usize,
+        until: Time,
     },
     Operate(u64),
     HealAll,
@@ -184,6 +196,7 @@ impl World {
             hasty: BTreeSet::new(),
             spoiled: BTreeSet::new(),
             early: 0,
+            last_early: BTreeMap::new(),
             pushed_at: None,
             healed: None,
             coverage: Coverage::default(),
@@ -287,6 +300,7 @@ impl World {
                 serial,
                 bundle,
             } => self.receive_bundle(reader, serial, bundle),
+            Global::Nag { reader, until } => self.ask_in_a_loop(reader, until),
             Global::Operate(script) => self.operate(script),
             Global::HealAll => self.heal_all(),
             Global::Finish => self.finish(),

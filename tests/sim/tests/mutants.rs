@@ -66,3 +66,8 @@ fn a_bundle_older_than_one_that_was_seen_is_caught() {
 fn staleness_by_a_clock_that_stands_still_is_caught() {
     is_caught(Mutant::StalenessByMonotonicClock);
 }
+
+#[test]
+fn a_sandbox_that_gets_as_many_mints_as_it_asks_for_is_caught() {
+    is_caught(Mutant::ForgetEarly);
+}

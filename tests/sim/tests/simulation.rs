@@ -13,7 +13,7 @@ const SEEDS: u64 = 2_000;
 
 /// Histories without which the simulation would be worth little. Each has to come up in any
 /// [`SEEDS`] seeds.
-const REACHED: [&str; 24] = [
+const REACHED: [&str; 32] = [
     "abandonments that settled a doubt",
     "answers handed in after a restart",
     "answers read after the deadline",
@@ -21,6 +21,9 @@ const REACHED: [&str; 24] = [
     "commits that settled a doubt",
     "deadlines that passed before the request was sent",
     "disks lost",
+    "early mints for a report",
+    "early mints for a value that is short-lived",
+    "early mints refused in the log",
     "entries committed by the next leader",
     "grants known before they were applied here",
     "grants that ended, with the lost mint named",
@@ -33,8 +36,13 @@ const REACHED: [&str; 24] = [
     "proposals to a deposed leader",
     "reads refused as too stale",
     "reads that waited for the log",
+    "reports at a replica that is behind",
+    "reports of a superseded value",
+    "reports that came too early",
+    "reports while a mint is due",
     "requests cut off at the deadline",
     "results refused",
+    "sandboxes that ask in a loop",
     "tickets abandoned after a restart",
     "tickets expired",
     "wall clocks set",
