@@ -119,7 +119,8 @@ pub struct BundleArgs {
         hide_default_value = true
     )]
     min_generation: u64,
-    /// Warn about tokens that are good for less.
+    /// Tell of tokens that are good for less. Those past half of their lifetime are minted anew, now
+    /// and then; the answer does not wait for it.
     #[arg(long, value_name = "TIME")]
     min_ttl: Option<Time>,
     /// Ask the leader first, so that the answer is the newest there is.
@@ -360,13 +361,15 @@ async fn bundle(args: BundleArgs, client: &Client) -> Result<()> {
     let bundle = answer
         .bundle
         .context("the gateway's answer holds no bundle")?;
-    client.out.show(&Bundle::new(
+    let shown = Bundle::new(
         bundle,
         answer.staleness_ms,
         answer.server_time_ms,
         reveal(args.reveal),
-    ))?;
-    for short in answer.expiring {
+    );
+    let shown = shown.with_expiring(answer.expiring);
+    client.out.show(&shown)?;
+    for short in &shown.expiring {
         let ttl = args.min_ttl.unwrap_or_default();
         note(&format!(
             "warning: {}/{} is good for less than {ttl}",

@@ -57,7 +57,9 @@ impl Environment {
     /// What of `bundle` is to be shown.
     pub fn new(bundle: v1::Bundle, server_time_ms: u64, reveal: Reveal) -> Self {
         let secret = bundle.credentials.into_iter().flat_map(|credential| {
-            let endpoints: Vec<String> = credential.endpoints.iter().map(endpoint).collect();
+            let places = credential.endpoints.iter();
+            let places = places.map(|e| place(&e.host, e.port, &e.path));
+            let endpoints: Vec<String> = places.collect();
             let mut token = credential.token.unwrap_or_default();
             let (provider, unavailable) = (credential.provider, credential.unavailable);
             credential.variables.into_iter().map(move |variable| {
@@ -93,22 +95,45 @@ impl Environment {
             generation: bundle.generation,
             revision: bundle.environment_revision,
             variables: secret.chain(plain).collect(),
-            problems: bundle
-                .problems
-                .into_iter()
-                .map(|p| Problem {
-                    provider: p.provider,
-                    key: p.key,
-                    cause: p.cause,
-                })
-                .collect(),
+            problems: bundle.problems.into_iter().map(Problem::from).collect(),
             server_time: At(server_time_ms),
         }
     }
 }
 
-fn endpoint(endpoint: &v1::EndpointBinding) -> String {
-    format!("{}:{}{}", endpoint.host, endpoint.port, endpoint.path)
+impl From<v1::Problem> for Problem {
+    fn from(problem: v1::Problem) -> Self {
+        Self {
+            provider: problem.provider,
+            key: problem.key,
+            cause: problem.cause,
+        }
+    }
+}
+
+/// A place to which values may be sent, in a word.
+pub(super) fn place(host: &str, port: u32, path: &str) -> String {
+    format!("{host}:{port}{path}")
+}
+
+/// A line for each problem, after an empty one.
+pub(super) fn problems(problems: &[Problem], page: &mut Page) {
+    if !problems.is_empty() {
+        page.line("");
+    }
+    for problem in problems {
+        let Problem {
+            provider,
+            key,
+            cause,
+        } = problem;
+        let what = if key.is_empty() {
+            provider.clone()
+        } else {
+            format!("{provider}/{key}")
+        };
+        page.line(format!("problem: {what}: {cause}"));
+    }
 }
 
 impl Variable {
@@ -146,22 +171,7 @@ impl Render for Environment {
             &rows,
             "no variables: `evermint sandbox attach SANDBOX PROVIDER` gives it some",
         );
-        if !self.problems.is_empty() {
-            page.line("");
-        }
-        for problem in &self.problems {
-            let Problem {
-                provider,
-                key,
-                cause,
-            } = problem;
-            let what = if key.is_empty() {
-                provider.clone()
-            } else {
-                format!("{provider}/{key}")
-            };
-            page.line(format!("problem: {what}: {cause}"));
-        }
+        problems(&self.problems, page);
         // Whole values stand on lines of their own, where no table cuts them.
         let revealed: Vec<_> = self
             .variables
