@@ -1,6 +1,7 @@
 //! Benchmarks: each figure stands beside something named that was measured in the same run, on
 //! the same machine, by the same loop. Ratios are what to quote; single figures are the machine's.
 
+mod calls;
 mod commits;
 mod disk;
 mod echo;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Measures three replicas on loopback, in this process.
+/// Measures an agent, and three replicas, on loopback and in this process.
 #[derive(Debug, Parser)]
 struct Args {
     /// Which to run; all if none is named.
@@ -36,6 +37,8 @@ enum Which {
     Commits,
     /// Bundle reads per second, beside a bare tonic answer of the same size.
     Reads,
+    /// Calls through the agent, beside calls to the API itself and through a bare proxy.
+    Calls,
     /// From a commit to the last watcher, beside a bare tonic fan-out of the same size.
     Watchers,
 }
@@ -45,6 +48,12 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let wanted = |which| args.which.is_empty() || args.which.contains(&which);
     let step = Duration::from_secs(args.seconds);
+    if wanted(Which::Calls) {
+        calls::run(step, args.rounds).await?;
+    }
+    if args.which == [Which::Calls] {
+        return Ok(());
+    }
     let fleet = fleet::Fleet::start().await?;
     if wanted(Which::Commits) {
         commits::run(&fleet, step, args.rounds).await?;
