@@ -51,7 +51,7 @@ impl Agent {
             rotations: Rotations::new(config.limits.rotation),
             counters: Counters::default(),
         });
-        let local = Arc::new(Local::new(config.metadata));
+        let local = Arc::new(Local::new(config.metadata, config.metrics));
         let (front, address) = listen(config.listen).await?;
         let (inside, local_address) = listen(config.local_listen).await?;
         let server = Server::new(shared, local);

@@ -22,6 +22,9 @@ pub struct Config {
     pub unbound: Unbound,
     /// The metadata endpoints that are served.
     pub metadata: Vec<Metadata>,
+    /// Serve metrics at `/metrics` of the loopback listener: those of the agent
+    /// (`evermint_agent_…`), and those of its client ([`evermint_client::prometheus`]).
+    pub metrics: bool,
     /// Certificate authorities of upstreams in PEM, besides those that the system trusts.
     pub authorities: Vec<u8>,
     /// Bounds of calls.
@@ -37,6 +40,7 @@ impl Default for Config {
             state_dir: PathBuf::from("evermint-agent"),
             unbound: Unbound::default(),
             metadata: Vec::new(),
+            metrics: false,
             authorities: Vec::new(),
             limits: Limits::default(),
         }

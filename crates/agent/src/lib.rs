@@ -21,6 +21,7 @@ mod answer;
 mod body;
 mod ca;
 mod call;
+mod conceal;
 mod config;
 mod environment;
 mod error;
@@ -42,6 +43,7 @@ mod strip;
 mod upstream;
 
 pub use agent::Agent;
+pub use conceal::conceal;
 pub use config::{Cloud, Config, Metadata, Unbound};
 pub use error::Error;
 pub use run::{Signals, run};

@@ -1,7 +1,8 @@
-//! The loopback listener: health, readiness, metrics, and the metadata endpoints that were asked for.
+//! The loopback listener: health, readiness, and the metrics and metadata endpoints that were asked
+//! for.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use evermint_client::Snapshot;
+use evermint_client::{Snapshot, prometheus};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::answer::{text, typed};
@@ -13,6 +14,8 @@ use crate::shared::Shared;
 /// What the loopback listener knows.
 pub(crate) struct Local {
     metadata: Vec<Metadata>,
+    /// Whether metrics were asked for.
+    metrics: bool,
     /// What a caller of the AWS endpoint has to show.
     pub(crate) aws_key: String,
     /// What a caller of the Azure endpoint has to show.
@@ -20,9 +23,10 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn new(metadata: Vec<Metadata>) -> Self {
+    pub(crate) fn new(metadata: Vec<Metadata>, metrics: bool) -> Self {
         Self {
             metadata,
+            metrics,
             aws_key: key(),
             azure_key: key(),
         }
@@ -40,9 +44,9 @@ impl Local {
         match path {
             "/healthz" => return text(StatusCode::OK, "ok\n"),
             "/readyz" => return ready(&snapshot),
-            "/metrics" => {
-                let rendered = shared.counters.render(&shared.client.metrics(), &snapshot);
-                return typed(StatusCode::OK, "text/plain; version=0.0.4", rendered);
+            "/metrics" if self.metrics => {
+                let rendered = shared.counters.render() + &shared.client.prometheus();
+                return typed(StatusCode::OK, prometheus::CONTENT_TYPE, rendered);
             }
             _ => {}
         }

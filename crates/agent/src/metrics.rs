@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evermint_client::Snapshot;
-
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Counts since the agent was started.
@@ -73,69 +71,23 @@ impl Counters {
         InFlight(Arc::clone(&self.in_flight))
     }
 
-    /// Everything, in Prometheus's text format, with what the client counts and knows.
-    pub(crate) fn render(&self, client: &evermint_client::Metrics, snapshot: &Snapshot) -> String {
+    /// What the agent counts, in Prometheus's text format.
+    pub(crate) fn render(&self) -> String {
         let mut out = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
+        let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
             let name = format!("evermint_agent_{name}");
+            // Writing to a string does not fail.
             let _ = writeln!(
                 out,
                 "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}",
                 help.trim()
             );
         };
-        #[allow(clippy::cast_precision_loss, reason = "counts are shown")]
-        let number = |count: u64| count as f64;
         for (name, help, count) in self.each() {
-            metric(&format!("{name}_total"), "counter", help, number(count));
-        }
-        for (name, help, count) in [
-            (
-                "gateway_calls_answered",
-                "Calls that a gateway answered.",
-                client.calls_answered,
-            ),
-            (
-                "gateway_calls_failed",
-                "Calls that a gateway did not answer.",
-                client.calls_failed,
-            ),
-            (
-                "gateway_failovers",
-                "Times that another gateway took over.",
-                client.failovers,
-            ),
-            (
-                "gateway_blackouts",
-                "Times that no gateway was left to ask.",
-                client.blackouts,
-            ),
-            (
-                "bundle_changes",
-                "Bundles that replaced another one.",
-                client.changes,
-            ),
-        ] {
-            metric(&format!("{name}_total"), "counter", help, number(count));
+            metric(&format!("{name}_total"), "counter", help, count);
         }
         let in_flight = self.in_flight.load(Ordering::Relaxed);
-        metric("in_flight", "gauge", "Calls under way.", number(in_flight));
-        let ready = f64::from(u8::from(snapshot.is_ready()));
-        metric("ready", "gauge", "Whether there is a bundle.", ready);
-        let staleness = snapshot.staleness().map_or(f64::NAN, |s| s.as_secs_f64());
-        metric(
-            "staleness_seconds",
-            "gauge",
-            "Time since the cluster was last heard of.",
-            staleness,
-        );
-        let generation = snapshot.generation().map_or(0, |g| g.0);
-        metric(
-            "bundle_generation",
-            "gauge",
-            "The bundle's generation.",
-            number(generation),
-        );
+        metric("in_flight", "gauge", "Calls under way.", in_flight);
         out
     }
 }

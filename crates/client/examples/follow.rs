@@ -4,12 +4,12 @@
 //! cargo run -p evermint-client --example follow -- agent-7 http://127.0.0.1:7600 …
 //! ```
 //!
-//! The token, if one is needed, is read from the file that `EVERMINT_TOKEN_FILE` names, and the
-//! authority from the one that `EVERMINT_CA` names.
+//! The sandbox's token, if one is needed, is in the file that `EVERMINT_TOKEN_FILE` names, and is
+//! renewed; the authority is in the one that `EVERMINT_CA` names.
 
 use std::io::{Write as _, stdout};
 
-use evermint_client::{BoxError, Client, Snapshot, TokenFile};
+use evermint_client::{BoxError, Client, Renewals, Snapshot};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -20,7 +20,7 @@ async fn main() -> Result<(), BoxError> {
     let sandbox = arguments.next().ok_or("usage: follow SANDBOX URL…")?;
     let mut builder = Client::builder().sandbox(sandbox).endpoints(arguments);
     if let Some(path) = std::env::var_os("EVERMINT_TOKEN_FILE") {
-        builder = builder.token_source(TokenFile::new(path));
+        builder = builder.sandbox_token_file(path, Renewals::InMemory);
     }
     if let Some(path) = std::env::var_os("EVERMINT_CA") {
         builder = builder.ca_certificate(std::fs::read(path)?);
@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
             () = interrupted() => break,
         }
     }
-    writeln!(stdout(), "{:#?}", client.metrics())?;
+    write!(stdout(), "{}", client.prometheus())?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +24,13 @@ use crate::dice::Dice;
 use crate::driver::Driver;
 use crate::endpoints::{Endpoints, Penalty};
 use crate::error::Error;
-use crate::own;
+use crate::own::{Keeper, Origin, Renewals};
 use crate::pace::Pace;
 use crate::resolve::{Addresses, Follow, Resolve, SystemResolver};
 use crate::shared::{Progress, Shared};
 use crate::snapshot::Snapshot;
 use crate::timing::Timing;
+use crate::token_file::TokenFile;
 use crate::url::Url;
 use crate::wire::{Wire, check_ca};
 
@@ -40,7 +42,7 @@ pub struct Builder {
     sandbox: String,
     workspace: String,
     source: Option<Arc<dyn TokenSource>>,
-    own: Option<Secret>,
+    own: Option<Origin>,
     ca: Option<Certificate>,
     plaintext: bool,
     max_staleness: Duration,
@@ -112,9 +114,19 @@ impl Builder {
     }
 
     /// The token that the cluster issued to this sandbox. The client renews it at whichever endpoint
-    /// serves, as long as it runs; a [token source](Self::token_source) counts rather than this.
+    /// serves, as long as it runs, and keeps the new ones in memory; a [token
+    /// source](Self::token_source) counts rather than this.
     pub fn sandbox_token(mut self, token: impl Into<Secret>) -> Self {
-        self.own = Some(token.into());
+        self.own = Some(Origin::Given(token.into()));
+        self
+    }
+
+    /// The same, beginning with the token in a file. The file is read at the start, and again while
+    /// the cluster refuses the token that is held, such as one that was revoked; it is written only
+    /// if `renewals` says so, atomically and for its owner alone. A file that is not there yet is
+    /// waited for.
+    pub fn sandbox_token_file(mut self, path: impl Into<PathBuf>, renewals: Renewals) -> Self {
+        self.own = Some(Origin::File(TokenFile::new(path), renewals));
         self
     }
 
@@ -175,11 +187,13 @@ impl Builder {
             .preferred
             .and_then(|url| self.endpoints.iter().position(|other| *other == url));
         let mut tasks = JoinSet::new();
+        let mut seeds = Dice::seeded(RandomState::new().hash_one(0));
+        let mut dice = || Dice::seeded(seeds.roll());
         let mut source = self.source;
-        if let (None, Some(first)) = (&source, self.own) {
-            let shared = Arc::downgrade(&shared);
-            let own = own::source(first, shared, self.timing.attempt, Arc::clone(&self.clock));
-            tasks.spawn_on(own::keep(Arc::clone(&own)), &runtime);
+        if let (None, Some(origin)) = (&source, self.own) {
+            let (shared, clock) = (Arc::downgrade(&shared), Arc::clone(&self.clock));
+            let (own, keeper) = Keeper::new(origin, shared, self.timing.attempt, clock, dice());
+            tasks.spawn_on(keeper.run(), &runtime);
             source = Some(own);
         }
         let (progress_in, progress) = watch::channel(Progress::default());
@@ -189,8 +203,6 @@ impl Builder {
             .collect();
         let (addresses_in, addresses) = watch::channel(known);
         let addresses_wanted = Arc::new(Notify::new());
-        let mut seeds = Dice::seeded(RandomState::new().hash_one(0));
-        let mut dice = || Dice::seeded(seeds.roll());
 
         for (at, url) in urls.iter().enumerate() {
             if let Some((host, port)) = url.name() {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::prometheus;
 use crate::report::Report;
 use crate::shared::{Progress, Shared};
 use crate::snapshot::Snapshot;
@@ -106,6 +107,13 @@ impl Client {
     /// What was counted so far.
     pub fn metrics(&self) -> Metrics {
         self.0.shared.counters.read()
+    }
+
+    /// The same and what is known of bundle and tokens, without secrets, as Prometheus reads it: to
+    /// be answered with [`CONTENT_TYPE`](crate::prometheus::CONTENT_TYPE) where it scrapes. What
+    /// there is stands in [`prometheus`](crate::prometheus).
+    pub fn prometheus(&self) -> String {
+        prometheus::render(&self.metrics(), &self.snapshot())
     }
 }
 

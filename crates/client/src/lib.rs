@@ -3,11 +3,12 @@
 //!
 //! ```no_run
 //! # async fn demo() -> Result<(), evermint_client::Error> {
-//! use evermint_client::Client;
+//! use evermint_client::{Client, Renewals};
 //!
 //! let client = Client::builder()
-//!     .endpoints(["https://evermint.example:7600"])
+//!     .endpoints(["https://evermint-0.example:7600", "https://evermint-1.example:7600"])
 //!     .sandbox("agent-7")
+//!     .sandbox_token_file("/run/evermint/token", Renewals::InMemory)
 //!     .build()?;
 //! client.wait_ready().await?;
 //! let snapshot = client.snapshot();
@@ -20,6 +21,43 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A [`Client`] works in the background until its last clone is dropped. Take a [`Snapshot`] of it
+//! for each use, and ask its [`Token`]s at the moment of use: they look at the clock each time.
+//!
+//! To be told of changes instead of looking, subscribe; a slow reader misses versions, not the newest:
+//!
+//! ```no_run
+//! # async fn demo(client: evermint_client::Client) -> Result<(), evermint_client::Error> {
+//! let mut changes = client.subscribe();
+//! loop {
+//!     let snapshot = changes.changed().await?;
+//!     println!("{} values may be used now", snapshot.environment().len());
+//! }
+//! # }
+//! ```
+//!
+//! Give child processes names instead of secrets, and resolve them in what they send:
+//!
+//! ```no_run
+//! # fn demo(client: &evermint_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let snapshot = client.snapshot();
+//! std::process::Command::new("./agent").envs(snapshot.child_environment()).spawn()?;
+//! // In the proxy that it calls through, for one request to api.example:
+//! let resolver = snapshot.resolver("api.example", 443, "/v1/items")?;
+//! let sent = b"Bearer openshell:resolve:env:v7_API_TOKEN";
+//! match resolver.header(sent)? {
+//!     Some(live) => { /* live.expose() goes out in its place */ }
+//!     None => { /* it holds no placeholder, and goes out as it is */ }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Who the sandbox is, it shows by a token of its own: [`Builder::sandbox_token`] and
+//! [`Builder::sandbox_token_file`] renew what the cluster issued, [`Builder::token_source`] takes any
+//! other, such as a [`TokenFile`] that a sidecar renews. What is counted is in [`Client::metrics`], and
+//! for Prometheus in [`Client::prometheus`]; events go to `tracing`. `examples/` has two programs.
 //!
 //! What it promises:
 //! * **Reading never blocks.** [`Client::snapshot`] is one atomic load; a snapshot is whole and
@@ -59,6 +97,7 @@ mod names;
 mod own;
 mod pace;
 pub mod placeholder;
+pub mod prometheus;
 mod renew;
 mod report;
 mod resolve;
@@ -66,10 +105,11 @@ mod server_clock;
 mod shared;
 mod snapshot;
 mod timing;
+mod token_file;
 mod url;
 mod wire;
 
-pub use auth::{BoxError, TokenFile, TokenSource};
+pub use auth::{BoxError, TokenSource};
 pub use builder::Builder;
 pub use client::{Changes, Client};
 pub use clock::SystemClock;
@@ -78,8 +118,10 @@ pub use error::{Error, Refusal};
 pub use evermint_core::environment::{Plain, Problem, Variable};
 pub use evermint_core::profile::binding::Binding;
 pub use metrics::Metrics;
+pub use own::Renewals;
 pub use renew::{Issued, Renewing};
 pub use report::Report;
 pub use resolve::{Resolve, SystemResolver};
 pub use snapshot::{Credential, Route, Snapshot, Token, Unusable};
 pub use timing::Timing;
+pub use token_file::TokenFile;

@@ -3,12 +3,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! metrics {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Counts since the client was built. Read together, but not at one instant.
+        ///
+        /// [`Client::prometheus`](crate::Client::prometheus) renders them, with what is known of
+        /// bundle and tokens; for any other system, read the fields.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Metrics {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Metrics {
+            /// Each by its name, with what it means.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),*).trim_ascii(), self.$name),)*].into_iter()
+            }
         }
 
         /// The same, being counted.
@@ -46,6 +56,10 @@ metrics! {
     failbacks,
     /// Tokens that were reported as refused, and taken note of.
     reports,
+    /// Times that the sandbox's own token was renewed.
+    renewals,
+    /// Times that it could not be.
+    renewals_failed,
     /// Times that no endpoint was left to ask.
     blackouts,
     /// Answers and streams that were refused for good: identity, rights, or no such sandbox.

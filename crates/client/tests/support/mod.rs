@@ -384,6 +384,9 @@ impl SandboxTokens for Service {
         &self,
         request: Request<v1::RenewSandboxTokenRequest>,
     ) -> Result<Response<v1::RenewSandboxTokenResponse>, Status> {
+        if let Mood::Refuses(code, reason) = &self.state.borrow().mood {
+            return Err(spoken(*code, reason));
+        }
         let shown = authorization(request.metadata());
         let number = shown.strip_prefix("Bearer t").and_then(|n| n.parse().ok());
         let number: u64 = number.ok_or_else(|| spoken(Code::Unauthenticated, "unauthenticated"))?;
@@ -542,13 +545,18 @@ pub async fn until_value(client: &Client, changes: &mut Changes, expected: &str)
 
 /// Waits until so much was counted. Counting wakes nobody, so that it is looked at.
 pub async fn until_counted(client: &Client, what: impl Fn(&Metrics) -> bool) {
+    until_seen(|| what(&client.metrics())).await;
+}
+
+/// Looks until something is so of which nobody tells.
+pub async fn until_seen(what: impl Fn() -> bool) {
     let mut look = tokio::time::interval(Duration::from_millis(1));
-    let counted = async {
-        while !what(&client.metrics()) {
+    let seen = async {
+        while !what() {
             look.tick().await;
         }
     };
-    within(counted).await;
+    within(seen).await;
 }
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
-use evermint_agent::{Agent, Cloud, Config, Error, Limits, Metadata, Signals, Unbound, run};
-use evermint_client::{Client, TokenFile};
+use evermint_agent::{
+    Agent, Cloud, Config, Error, Limits, Metadata, Signals, Unbound, conceal, run,
+};
+use evermint_client::{Client, Renewals};
 
 use crate::cli::ClientArgs;
 use crate::duration::Time;
@@ -29,6 +31,7 @@ Examples:
   evermint agent serve --sandbox agent-1
   curl http://127.0.0.1:7480/v1/chat/completions -d '{\"messages\": [...]}'
   curl http://127.0.0.1:7481/readyz
+  evermint agent serve --sandbox agent-1 --sandbox-token-file token --keep-sandbox-token
 
 SIGTERM or SIGINT stops it when the calls under way have ended; a second one stops it at once.";
 
@@ -43,6 +46,8 @@ Examples:
   evermint agent run --sandbox agent-1 -- python3 agent.py
   evermint agent run --sandbox agent-1 --metadata google -- gcloud storage ls";
 
+/// The variable that may hold the sandbox's own token. It is no option: those show in `ps`.
+const TOKEN: &str = "EVERMINT_SANDBOX_TOKEN";
 /// How long what a command has left behind may go on calling.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
@@ -61,7 +66,8 @@ pub enum Command {
             value_name = "IP:PORT"
         )]
         listen: SocketAddr,
-        /// Where health, metrics and the metadata endpoints are listened for, on loopback.
+        /// Where health, and the metrics and metadata endpoints that are asked for, are listened for,
+        /// on loopback.
         #[arg(
             long,
             env = "EVERMINT_AGENT_LOCAL_LISTEN",
@@ -110,9 +116,21 @@ pub struct Args {
     /// The sandbox's id, or its name in the workspace.
     #[arg(long, env = "EVERMINT_SANDBOX", value_name = "NAME")]
     sandbox: String,
-    /// File with the sandbox's own token, which something else may renew.
+    /// File with the sandbox's own token, as `evermint sandbox token --out` writes it.
+    ///
+    /// The agent renews the token as long as it runs, and keeps the new ones in memory: FILE is only
+    /// read, at the start and again when the cluster refuses the token. A start after the end of
+    /// FILE's token needs another one there. In place of a file, the variable EVERMINT_SANDBOX_TOKEN
+    /// may hold the token; it is renewed in the same way, and nothing is on disk.
     #[arg(long, env = "EVERMINT_SANDBOX_TOKEN_FILE", value_name = "FILE")]
     sandbox_token_file: Option<PathBuf>,
+    /// Put each new token into that file, so that a later start goes on from it.
+    ///
+    /// It is replaced as a whole, and is its owner's alone; its directory has to be writable. The
+    /// token of before stays good until its end, so that nothing is lost by a process that dies
+    /// before it has written the next one.
+    #[arg(long, requires = "sandbox_token_file")]
+    keep_sandbox_token: bool,
     /// Directory of the agent's own authority: what runs in the sandbox is to trust it.
     #[arg(
         long,
@@ -139,6 +157,10 @@ pub struct Args {
         value_name = "CLOUD[=PROVIDER]"
     )]
     metadata: Vec<MetadataArg>,
+    /// Serve metrics for Prometheus at /metrics, where health is: of the agent, and of its dealings
+    /// with the cluster.
+    #[arg(long)]
+    metrics: bool,
     /// Certificate authorities of upstreams in PEM, besides those that the system trusts.
     #[arg(long, env = "EVERMINT_AGENT_UPSTREAM_CA", value_name = "FILE")]
     upstream_ca: Option<PathBuf>,
@@ -318,6 +340,7 @@ impl Args {
     }
 
     async fn start(&self, client: &ClientArgs, listening: Config) -> Result<Agent> {
+        conceal();
         let authorities = self.upstream_ca.as_deref().map(|path| {
             fs::read(path)
                 .map_err(|error| usage(format!("cannot read {}: {error}", path.display())))
@@ -329,6 +352,7 @@ impl Args {
                 UnboundArg::Refuse => Unbound::Refuse,
             },
             metadata: self.metadata.iter().map(|m| m.0.clone()).collect(),
+            metrics: self.metrics,
             authorities: authorities.transpose()?.unwrap_or_default(),
             limits: Limits {
                 connect: self.connect_timeout.get(),
@@ -349,9 +373,18 @@ impl Args {
             .sandbox(&self.sandbox)
             .workspace(args.workspace())
             .max_staleness(self.max_staleness.get());
-        if let Some(path) = &self.sandbox_token_file {
-            builder = builder.token_source(TokenFile::new(path));
-        }
+        builder = match (&self.sandbox_token_file, std::env::var(TOKEN)) {
+            (Some(_), Ok(_)) => {
+                let problem = format!("give --sandbox-token-file or {TOKEN}, not both");
+                return Err(usage(problem));
+            }
+            (Some(path), Err(_)) if self.keep_sandbox_token => {
+                builder.sandbox_token_file(path, Renewals::InFile)
+            }
+            (Some(path), Err(_)) => builder.sandbox_token_file(path, Renewals::InMemory),
+            (None, Ok(token)) => builder.sandbox_token(token.trim()),
+            (None, Err(_)) => builder,
+        };
         if let Some(path) = &access.tls_ca {
             let pem = fs::read(path);
             let pem =
@@ -375,7 +408,7 @@ fn explained(error: Error) -> anyhow::Error {
         ),
         Error::NotReady { .. } => advised(
             error.to_string(),
-            "look whether --gateway leads to the cluster and the sandbox is registered (`evermint sandbox create`)",
+            "look whether --gateway leads to the cluster, the sandbox is registered (`evermint sandbox create`), and its token is good (`evermint sandbox token`)",
         ),
         Error::Command { .. } => advised(error.to_string(), "look whether it is in the PATH"),
     }

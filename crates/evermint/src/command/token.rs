@@ -1,12 +1,11 @@
 //! `evermint sandbox token` and `evermint sandbox revoke`.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use evermint_client::TokenFile;
+use evermint_core::secret::Secret;
 use evermint_proto::v1;
 use evermint_proto::v1::sandbox_tokens_client::SandboxTokensClient;
 
@@ -51,7 +50,8 @@ pub(super) async fn issue(args: IssueArgs, client: &Client) -> Result<()> {
         .await?;
     let mut token = Token::new(request.sandbox, answer);
     if let Some(path) = args.out {
-        replace(&path, token.take().as_bytes())
+        TokenFile::new(&path)
+            .replace(&Secret::from(token.take()))
             .with_context(|| format!("cannot write {}", path.display()))?;
         token.file = Some(path);
     }
@@ -75,44 +75,4 @@ pub(super) async fn revoke(args: RevokeArgs, client: &Client) -> Result<()> {
         sandbox: request.sandbox,
         position: answer.position,
     })
-}
-
-/// Puts `bytes` in place of the file at `path`.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // The reason why it could not be written is the one that counts.
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_token_file_is_replaced_as_a_whole_and_is_its_owners_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        for text in ["the first one", "2nd"] {
-            replace(&path, text.as_bytes()).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(replace(&dir.path().join("nowhere/token"), b"x").is_err());
-    }
 }

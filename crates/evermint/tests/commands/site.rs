@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub(crate) struct Site {
     pub(crate) dir: TempDir,
     pub(crate) issuer: Running,
     pub(crate) url: String,
+    /// Where the admin token is, if calls need one.
+    admin: Option<PathBuf>,
     replica: Replica,
 }
 
@@ -34,7 +36,21 @@ pub(crate) struct Ran {
 impl Site {
     /// With a client `crm` of the secret `crm-secret` and the scopes `a` and `b` at the issuer.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same, with a replica that lets nobody in who shows no token.
+    pub(crate) async fn guarded() -> Self {
+        Self::start_with(Some("an-admin-token-that-is-long-enough")).await
+    }
+
+    async fn start_with(admin: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let admin = admin.map(|token| {
+            let path = dir.path().join("admin");
+            std::fs::write(&path, token).unwrap();
+            path
+        });
         let kek = dir.path().join("kek");
         let made = program().args(["keygen", "--out"]).arg(&kek).output();
         assert!(made.unwrap().status.success());
@@ -49,6 +65,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             init: true,
             kek_file: Some(kek),
+            admin_token_file: admin.clone(),
             api_listen: free,
             peer_listen: free,
             issuers_allow_loopback: true,
@@ -64,6 +81,7 @@ impl Site {
             url: format!("http://{}", replica.api_addr),
             dir,
             issuer,
+            admin,
             replica,
         };
         site.until(&["cluster", "status"], |ran| ran.code == Some(0))
@@ -99,6 +117,9 @@ impl Site {
             .args(args)
             .env("EVERMINT_GATEWAY", &self.url)
             .current_dir(self.dir.path());
+        if let Some(admin) = &self.admin {
+            command.env("EVERMINT_ADMIN_TOKEN_FILE", admin);
+        }
         command
     }
 

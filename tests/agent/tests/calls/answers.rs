@@ -1,7 +1,7 @@
 //! What a caller is told when there is no answer: in its SDK's own shape, and nothing secret.
 
 use evermint_agent::Config;
-use evermint_agent_tests::{Api, Gateway, Running, bundle, route, token, within};
+use evermint_agent_tests::{Api, Gateway, Running, bundle, credential, route, token, within};
 use evermint_proto::v1;
 use serde_json::{Value, json};
 
@@ -105,25 +105,41 @@ async fn an_upstream_that_cannot_be_reached_is_said() {
 }
 
 #[tokio::test]
-async fn health_readiness_and_metrics_are_told_on_loopback() {
+async fn health_and_readiness_are_told_on_loopback_and_metrics_where_they_are_asked_for() {
     let gateway = Gateway::start().await;
-    let running = Running::begin(&gateway, Config::default()).await;
+    let config = Config {
+        metrics: true,
+        ..Config::default()
+    };
+    let running = Running::begin(&gateway, config).await;
     let get = async |path: &str| {
         let answer = reqwest::get(running.local_url(path)).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(get("/healthz").await.0, 200);
     assert_eq!(get("/readyz").await.0, 503);
-    gateway.serve(bundle(5, Vec::new(), Vec::new()));
+    let live = token("API_TOKEN", "live-secret", 1, Some(3_600_000));
+    let credentials = vec![credential("test", "API_TOKEN", live)];
+    gateway.serve(bundle(5, Vec::new(), credentials));
     running.has(5).await;
     assert_eq!(get("/readyz").await.0, 200);
     let (status, text) = get("/metrics").await;
     assert_eq!(status, 200);
-    assert!(text.contains("evermint_agent_ready 1\n"), "{text}");
-    assert!(
-        text.contains("evermint_agent_bundle_generation 5\n"),
-        "{text}"
-    );
+    for line in [
+        "# TYPE evermint_agent_answered_total counter\nevermint_agent_answered_total 0\n",
+        "evermint_agent_in_flight 0\n",
+        "# HELP evermint_client_changes_total Contents that replaced another one.\n",
+        "evermint_client_ready 1\n",
+        "evermint_client_bundle_generation 5\n",
+        "evermint_client_token_usable{provider=\"test\",key=\"API_TOKEN\"} 1\n",
+        "evermint_client_token_seconds_left{provider=\"test\",key=\"API_TOKEN\"} 35",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(!text.contains("live-secret"), "{text}");
+    let quiet = Running::begin(&gateway, Config::default()).await;
+    let answer = reqwest::get(quiet.local_url("/metrics")).await.unwrap();
+    assert_eq!(answer.status(), 404);
     for path in [
         "/",
         "/computeMetadata/v1/project/project-id",
