@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use evermint_core::id::Position;
 use evermint_core::port::{ProposeError, StateView};
+use evermint_failpoint::{Bug, planted};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::time::{Instant, timeout_at};
@@ -38,6 +39,9 @@ impl Fence {
     /// Waits until this replica has applied everything that was committed when the call began, at
     /// most for `bound`. Whether it has.
     pub(crate) async fn pass(self: &Arc<Self>, bound: Duration) -> bool {
+        if planted(Bug::NoFence) {
+            return true;
+        }
         let deadline = Instant::now() + bound;
         match timeout_at(deadline, self.question()).await {
             Ok(Ok(position)) => {

@@ -8,6 +8,7 @@
 //! | [`Idp`] | the issuer: the real OpenID provider in `real-idp/`, or the built-in one |
 //! | [`Gate`] | a door before the issuer at which connecting hangs |
 //! | [`Sandboxes`] | readers that move between replicas and remember every answer |
+//! | [`OpenShellSandbox`] | a sandbox with the habits of OpenShell's client |
 //! | [`eventually`] | waits for a condition, with a bound: nothing here sleeps for luck |
 //!
 //! A fault that does not take effect fails the test that injects it. When a test fails, the ends of
@@ -21,6 +22,7 @@ mod config;
 mod gate;
 mod idp;
 mod mints;
+mod openshell;
 mod ports;
 mod process;
 mod sandbox;
@@ -34,6 +36,7 @@ pub use config::Options;
 pub use gate::{Gate, Guest};
 pub use idp::{Family, Grant, Idp, TTL_FOR_EVER};
 pub use mints::{Mints, Refreshing};
+pub use openshell::{Counted, OpenShellFindings, OpenShellSandbox};
 pub use ports::free_port;
 pub use process::Process;
 pub use sandbox::{Findings, Sandboxes, Way, digest12};

@@ -7,6 +7,8 @@ mod cluster;
 mod harness;
 mod inference;
 mod openshell;
+mod openshell_behind;
+mod openshell_others;
 mod openshell_sandbox;
 mod passthrough;
 mod profiles;

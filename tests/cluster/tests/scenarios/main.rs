@@ -7,6 +7,7 @@ mod issuers;
 mod leader_kills;
 mod lost_answer;
 mod openshell;
+mod openshell_sandboxes;
 mod paused_owner;
 mod planted;
 mod race;
