@@ -142,8 +142,17 @@ impl Door {
     /// says so: it may have been created a moment ago.
     async fn sandbox(&self, method: &Method, token: &[u8]) -> Result<Pass, Status> {
         let invalid = || status::unauthenticated("invalid token");
-        let pass =
-            token::read(&self.shared.state(), &self.shared.tokens, token).ok_or_else(invalid)?;
+        let shared = &self.shared;
+        let read = || token::read(&shared.state(), &shared.tokens, token);
+        let pass = match read() {
+            Some(pass) => pass,
+            // The key may be newer than what this replica knows.
+            None if token::is_of_unknown_key(&shared.state(), token) => {
+                shared.catch_up().await?;
+                read().ok_or_else(invalid)?
+            }
+            None => return Err(invalid()),
+        };
         let now = self.shared.ports.view.now();
         let mut checked = pass.check(&self.shared.state(), now);
         if checked == Err(Spent::Unknown) {

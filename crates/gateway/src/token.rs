@@ -214,6 +214,16 @@ pub(crate) fn looks_like_one(token: &[u8]) -> bool {
     token.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
+/// Whether `token` claims to be signed by a key of a cluster, and by none that is known.
+pub(crate) fn is_of_unknown_key(state: &State, token: &[u8]) -> bool {
+    if token.len() > LENGTH_MAX {
+        return false;
+    }
+    let header = jsonwebtoken::decode_header(token).ok();
+    let key = header.and_then(|header| header.kid?.parse::<SigningKeyId>().ok());
+    key.is_some_and(|key| !state.signing_keys.contains_key(&key))
+}
+
 /// What `token` says, if this cluster or the configured gateway signed it. Whether it is still
 /// good is for [`Pass::check`] to say.
 pub(crate) fn read(state: &State, rules: &TokenRules, token: &[u8]) -> Option<Pass> {

