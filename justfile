@@ -36,8 +36,8 @@ bench:
 
 # Real processes under seeded faults: `just chaos SECONDS SEED REPLICAS`; `just chaos 60 7 3 --only process`
 chaos *ARGS:
-    cargo build --release -p evermint -p evermint-chaos
-    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/release/evermint ${CARGO_TARGET_DIR:-target}/release/chaos {{ARGS}}
+    cargo build --profile chaos -p evermint -p evermint-chaos
+    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/chaos/evermint ${CARGO_TARGET_DIR:-target}/chaos/chaos {{ARGS}}
 
 # A number of faults of some kinds: `just campaign 0 7 5 kills --count 300`, `just campaign 0 7 3 --proxies power`
 campaign *ARGS:

@@ -55,6 +55,7 @@ impl Fleet {
                 kek_file: Some(kek.clone()),
                 api_listen: free()?,
                 peer_listen: free()?,
+                insecure_loopback: true,
                 ..Settings::default()
             };
             replicas.push(Box::pin(Replica::start(settings)).await?);

@@ -8,9 +8,11 @@ use evermint_core::port::Clock;
 use evermint_core::time::MonoMs;
 use evermint_proto::v1;
 use evermint_proto::v1::bundles_client::BundlesClient;
+use evermint_tls::Connector;
+use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use crate::auth::TokenSource;
@@ -107,13 +109,13 @@ impl Wire {
         if let Some(channel) = self.channels.get(&target) {
             return Ok(channel.clone());
         }
-        let channel = self.connect(target).map_err(Failure::passing)?;
+        let channel = self.connect(target)?;
         self.channels.insert(target, channel.clone());
         Ok(channel)
     }
 
     /// Connects to the address, and speaks to the host: TLS and requests name the URL's host.
-    fn connect(&self, target: Target) -> Result<Channel, tonic::transport::Error> {
+    fn connect(&self, target: Target) -> Result<Channel, Failure> {
         let url = &self.urls[target.url];
         let Timing {
             connect,
@@ -121,20 +123,25 @@ impl Wire {
             keepalive_timeout,
             ..
         } = self.timing;
-        let certified = url.certified();
-        let scheme = if certified.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", target.address))?
+        // TLS is the connector's concern, whose channels are plain to tonic.
+        let endpoint = Endpoint::from_shared(format!("http://{}", target.address));
+        let endpoint = endpoint.map_err(Failure::passing)?;
+        let endpoint = endpoint
             .origin(url.origin().clone())
-            .user_agent(concat!("evermint-client/", env!("CARGO_PKG_VERSION")))?
+            .user_agent(concat!("evermint-client/", env!("CARGO_PKG_VERSION")))
+            .map_err(Failure::passing)?
             .connect_timeout(connect)
             .tcp_keepalive(Some(keepalive))
             .http2_keep_alive_interval(keepalive)
             .keep_alive_timeout(keepalive_timeout)
             .keep_alive_while_idle(true);
-        if let Some(name) = certified {
-            endpoint = endpoint.tls_config(tls(name, self.ca.as_ref()))?;
-        }
-        Ok(endpoint.connect_lazy())
+        let Some(name) = url.certified() else {
+            return Ok(endpoint.connect_lazy());
+        };
+        let name = ServerName::try_from(name).map_err(Failure::passing)?;
+        let ca = self.ca.as_ref().map(AsRef::as_ref);
+        let configs = evermint_tls::trusting(ca).map_err(Failure::passing)?;
+        Ok(endpoint.connect_with_connector_lazy(Connector::new(configs, name)))
     }
 }
 
@@ -159,27 +166,13 @@ pub(crate) async fn authenticated<T>(
     Ok(request)
 }
 
-/// Trusts the given authority alone, or else those that the system trusts.
-fn tls(name: String, ca: Option<&Certificate>) -> ClientTlsConfig {
-    let tls = ClientTlsConfig::new().domain_name(name);
-    match ca {
-        Some(ca) => tls.ca_certificate(ca.clone()),
-        None => tls.with_native_roots(),
-    }
-}
-
 /// Whether `ca` can be used: found out when the client is built, not when it connects.
 pub(crate) fn check_ca(ca: &Certificate) -> Result<(), String> {
-    // A file without any certificate would be no error, and trust nobody.
-    let begin = b"-----BEGIN CERTIFICATE-----";
-    let pem: &[u8] = ca.as_ref();
-    if !pem.windows(begin.len()).any(|w| w == begin) {
-        return Err("holds no certificate in PEM".to_owned());
+    match evermint_tls::trusting(Some(ca.as_ref())) {
+        Ok(_) => Ok(()),
+        Err(evermint_tls::Error::Authorities(problem)) => Err(problem),
+        Err(error) => Err(error.to_string()),
     }
-    Endpoint::from_static("https://localhost")
-        .tls_config(tls("localhost".to_owned(), Some(ca)))
-        .map(|_| ())
-        .map_err(|e| e.to_string())
 }
 
 /// The next message of a stream, within `bound`.

@@ -179,7 +179,9 @@ impl Affected {
                 | Key::Audit(_)
                 | Key::Answer(_)
                 | Key::SigningKey(_)
-                | Key::Platform => {}
+                | Key::Platform
+                | Key::Authority
+                | Key::JoinToken(_) => {}
             }
         }
         affected

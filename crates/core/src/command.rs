@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{BadJoinToken, JoinTokenId};
 use crate::credential::{Early, Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
@@ -234,6 +235,29 @@ pub enum Command {
         key: String,
         value: Option<SettingValue>,
     },
+
+    // Joining a cluster that has an authority of its own.
+    /// Makes an authority, drawn by the proposer, the one that signs replicas' certificates.
+    /// Refused if there is one.
+    AddAuthority {
+        certificate: Vec<u8>,
+        key: Sealed,
+    },
+    /// Lets one replica join within this time.
+    CreateJoinToken {
+        id: JoinTokenId,
+        lifetime_ms: u64,
+    },
+    /// Uses up a token, and gives a replica its id. Asking again for the same installation and the
+    /// same key gives the same id.
+    AdmitReplica {
+        token: JoinTokenId,
+        installation: InstallationId,
+        /// SHA-256 of the newcomer's public key.
+        key: [u8; 32],
+        peer_address: String,
+        api_address: String,
+    },
 }
 
 impl Command {
@@ -269,6 +293,9 @@ impl Command {
             Self::MintEarly { .. } => "mint-early",
             Self::CreateWorkspace { .. } => "create-workspace",
             Self::SetPlatformSetting { .. } => "set-platform-setting",
+            Self::AddAuthority { .. } => "add-authority",
+            Self::CreateJoinToken { .. } => "create-join-token",
+            Self::AdmitReplica { .. } => "admit-replica",
         }
     }
 
@@ -428,6 +455,18 @@ pub enum Refusal {
     /// The result came under a configuration that is no longer in force; its ticket is freed.
     #[error("the refresh was reconfigured while the mint ran; its result was dropped")]
     Voided,
+    /// The cluster has an authority.
+    #[error("the cluster has a certificate authority already")]
+    AuthorityExists,
+    /// The cluster has none.
+    #[error("the cluster has no certificate authority of its own: replicas join without a token")]
+    NoAuthority,
+    /// The cluster lets nobody in without a token.
+    #[error("a join token is needed; `evermint cluster join-token` makes one")]
+    JoinTokenNeeded,
+    /// The token does not let this replica in.
+    #[error("the join token {0}; `evermint cluster join-token` makes another")]
+    BadJoinToken(BadJoinToken),
 }
 
 /// Kinds of objects, for refusals.

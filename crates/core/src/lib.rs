@@ -10,6 +10,7 @@
 //! known of a type of provider. [`port`] lists what
 //! the domain needs from outside.
 
+pub mod admission;
 pub mod apply;
 pub mod audit;
 pub mod bundle;

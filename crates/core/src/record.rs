@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::JoinTokenId;
 use crate::id::{
     CredentialId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId, SandboxId, ShardId,
     SigningKeyId, Workspace,
@@ -37,6 +38,8 @@ pub enum Key {
     Profile(Scope, ProfileId),
     /// Settings of the platform that others keep here.
     Platform,
+    Authority,
+    JoinToken(JoinTokenId),
 }
 
 impl Key {

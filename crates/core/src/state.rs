@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::admission::{Authority, JoinToken, JoinTokenId};
 use crate::audit::AuditRecord;
 use crate::command::Answer;
 use crate::credential::Credential;
@@ -62,6 +63,10 @@ pub struct State {
     pub profiles: OrdMap<(Scope, ProfileId), Arc<CustomProfile>>,
     /// Settings that others keep here.
     pub platform: Arc<Platform>,
+    /// Signs the certificates of replicas, if the cluster does that itself.
+    pub authority: Option<Arc<Authority>>,
+    /// By which replicas join.
+    pub join_tokens: OrdMap<JoinTokenId, Arc<JoinToken>>,
 
     // Indices, derived from the maps above and never stored.
     pub(crate) provider_names: OrdMap<(Workspace, Name), ProviderId>,
@@ -266,6 +271,8 @@ impl State {
             Key::Platform => {
                 (*self.platform != Platform::default()).then(|| bytes(self.platform.as_ref()))
             }
+            Key::Authority => self.authority.as_ref().map(|v| bytes(v.as_ref())),
+            Key::JoinToken(id) => self.join_tokens.get(id).map(|v| bytes(v.as_ref())),
         }
     }
 
@@ -295,6 +302,8 @@ impl State {
                     .map(|(scope, id)| Key::Profile(scope, id)),
             )
             .chain((*self.platform != Platform::default()).then_some(Key::Platform))
+            .chain(self.authority.iter().map(|_| Key::Authority))
+            .chain(self.join_tokens.keys().map(|id| Key::JoinToken(*id)))
     }
 
     /// Every record, in the order of its keys: what a snapshot consists of.
@@ -386,6 +395,12 @@ impl State {
                         .insert((scope.clone(), id.clone()), Arc::new(read(&key, b)?));
                 }
                 Key::Platform => state.platform = Arc::new(read(&key, b)?),
+                Key::Authority => {
+                    state.authority = Some(Arc::new(read(&key, b)?));
+                }
+                Key::JoinToken(id) => {
+                    state.join_tokens.insert(*id, Arc::new(read(&key, b)?));
+                }
             }
         }
         Ok(state)

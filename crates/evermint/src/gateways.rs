@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use evermint_tls::Connector;
+use rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
 use crate::exit::{advised, usage};
@@ -24,10 +26,16 @@ pub type Wire = InterceptedService<Channel, Bearer>;
 
 /// The gateways of one cluster.
 pub struct Gateways {
-    endpoints: Vec<(String, Endpoint)>,
+    endpoints: Vec<Gateway>,
     bearer: Bearer,
     /// Which answered last.
     current: AtomicUsize,
+}
+
+struct Gateway {
+    url: String,
+    endpoint: Endpoint,
+    tls: Option<Connector>,
 }
 
 /// What is needed to talk to a cluster.
@@ -89,7 +97,6 @@ impl Gateways {
     /// A usage error for a URL that is none, or for an admin token over plain HTTP to another
     /// machine; a failure for a file that cannot be read.
     pub fn new(access: &Access) -> Result<Self> {
-        let ca = access.tls_ca.as_deref().map(read_ca).transpose()?;
         let bearer = match &access.admin_token_file {
             Some(path) => Bearer::from_file(path)?,
             None => Bearer(None),
@@ -98,13 +105,13 @@ impl Gateways {
             .urls
             .iter()
             .map(|url| {
-                let endpoint = endpoint(url, ca.as_ref(), access.timeout)?;
-                if bearer.0.is_some() && !is_private(&endpoint) {
+                let gateway = gateway(url, access)?;
+                if bearer.0.is_some() && !is_private(&gateway) {
                     return Err(usage(format!(
                         "the admin token is not sent to {url} in clear text: use https"
                     )));
                 }
-                Ok((url.clone(), endpoint))
+                Ok(gateway)
             })
             .collect::<Result<Vec<_>>>()?;
         if endpoints.is_empty() {
@@ -143,7 +150,7 @@ impl Gateways {
     /// The URL of the gateway that is asked first.
     pub fn first(&self) -> &str {
         let current = self.current.load(Ordering::Relaxed);
-        &self.endpoints[current % self.endpoints.len()].0
+        &self.endpoints[current % self.endpoints.len()].url
     }
 
     /// Asks another gateway first from now on.
@@ -159,12 +166,12 @@ impl Gateways {
         let mut missed = Vec::new();
         for _ in 0..self.endpoints.len() {
             let current = self.current.load(Ordering::Relaxed) % self.endpoints.len();
-            let (url, endpoint) = &self.endpoints[current];
-            match self.once(endpoint, safe, &call).await {
+            let gateway = &self.endpoints[current];
+            match self.once(gateway, safe, &call).await {
                 Ok(answer) => return Ok(answer),
-                Err(Miss::Final(status)) => return Err(explain(url, &status)),
+                Err(Miss::Final(status)) => return Err(explain(&gateway.url, &status)),
                 Err(Miss::NotDone(status)) => {
-                    missed.push((url.as_str(), status));
+                    missed.push((gateway.url.as_str(), status));
                     self.turn();
                 }
             }
@@ -174,14 +181,16 @@ impl Gateways {
 
     async fn once<T>(
         &self,
-        endpoint: &Endpoint,
+        gateway: &Gateway,
         safe: bool,
         call: &impl AsyncFn(Wire) -> Result<Response<T>, Status>,
     ) -> Result<T, Miss> {
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| Miss::NotDone(Status::unavailable(causes(&error))))?;
+        let channel = match &gateway.tls {
+            Some(tls) => gateway.endpoint.connect_with_connector(tls.clone()).await,
+            None => gateway.endpoint.connect().await,
+        };
+        let channel =
+            channel.map_err(|error| Miss::NotDone(Status::unavailable(causes(&error))))?;
         let wire = InterceptedService::new(channel, self.bearer.clone());
         match call(wire).await {
             Ok(response) => Ok(response.into_inner()),
@@ -202,49 +211,58 @@ impl Gateways {
     }
 }
 
-fn read_ca(path: &Path) -> Result<Certificate> {
-    let pem = std::fs::read(path)
-        .with_context(|| format!("cannot read the certificate authority {}", path.display()))?;
-    Ok(Certificate::from_pem(pem))
-}
-
-fn endpoint(url: &str, ca: Option<&Certificate>, timeout: Duration) -> Result<Endpoint> {
+fn gateway(url: &str, access: &Access) -> Result<Gateway> {
     let wrong = || {
         usage(format!(
             "{url:?} is no gateway: expected http://HOST:PORT or https://HOST:PORT"
         ))
     };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong())?;
-    let endpoint = endpoint.connect_timeout(CONNECT).timeout(timeout);
-    if endpoint.uri().host().is_none() {
-        return Err(wrong());
-    }
-    match endpoint.uri().scheme_str() {
-        Some("http") => Ok(endpoint),
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let host = uri.host().ok_or_else(wrong)?.to_owned();
+    let (address, tls) = match uri.scheme_str() {
+        Some("http") => (url.to_owned(), None),
         Some("https") => {
-            let tls = match ca {
-                Some(ca) => ClientTlsConfig::new().ca_certificate(ca.clone()),
-                None => ClientTlsConfig::new().with_native_roots(),
-            };
-            endpoint
-                .tls_config(tls)
-                .with_context(|| format!("cannot set up TLS for {url}"))
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+            let ca = access.tls_ca.as_deref().map(read_ca).transpose()?;
+            let configs = evermint_tls::trusting(ca.as_deref())
+                .with_context(|| format!("cannot set up TLS for {url}"))?;
+            // TLS is the connector's concern, whose channels are plain to tonic.
+            let port = uri.port_u16().unwrap_or(443);
+            let host = uri.host().unwrap_or_default();
+            (
+                format!("http://{host}:{port}"),
+                Some(Connector::new(configs, name)),
+            )
         }
-        Some(_) | None => Err(wrong()),
-    }
+        Some(_) | None => return Err(wrong()),
+    };
+    let endpoint = Endpoint::from_shared(address).map_err(|_| wrong())?;
+    Ok(Gateway {
+        url: url.to_owned(),
+        endpoint: endpoint
+            .origin(uri)
+            .connect_timeout(CONNECT)
+            .timeout(access.timeout),
+        tls,
+    })
+}
+
+fn read_ca(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .with_context(|| format!("cannot read the certificate authority {}", path.display()))
 }
 
 /// Whether nobody else can read what is sent there.
-fn is_private(endpoint: &Endpoint) -> bool {
-    let uri = endpoint.uri();
-    let loopback = uri.host().is_some_and(|host| {
+fn is_private(gateway: &Gateway) -> bool {
+    let loopback = gateway.endpoint.uri().host().is_some_and(|host| {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         host == "localhost"
             || host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback())
     });
-    uri.scheme_str() == Some("https") || loopback
+    gateway.tls.is_some() || loopback
 }
 
 /// The causes of a transport error in one line, without its own meagre text.

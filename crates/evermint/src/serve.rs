@@ -17,9 +17,9 @@ wins over the environment, that over the file. --api-listen is `listen` under [a
 
 Examples:
   evermint keygen --out kek
-  evermint serve --init --kek-file kek
-      One replica on loopback that founds a cluster.
-  evermint serve --kek-file kek --data-dir b --api-listen 127.0.0.1:7453 \\
+  evermint serve --init --kek-file kek --insecure-loopback
+      One replica on loopback that founds a cluster, in plain text.
+  evermint serve --kek-file kek --insecure-loopback --data-dir b --api-listen 127.0.0.1:7453 \\
       --peer-listen 127.0.0.1:7454 --peers 127.0.0.1:7444
       A second one that joins it.
   evermint serve --config /etc/evermint/evermint.toml

@@ -30,6 +30,9 @@ pub const FILE_ONLY: &[&str] = &["exec_commands"];
 /// The default of `log_filter`.
 pub const LOG_FILTER: &str = "info,openraft=off,ractor=warn";
 
+/// Whether this build is for tests: one with debug assertions or with failpoints.
+pub const TEST_BUILD: bool = cfg!(any(debug_assertions, feature = "failpoints"));
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -39,6 +42,18 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line, for programs.
     Json,
+}
+
+/// How replicas know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerTls {
+    /// Mutual TLS by certificates that the cluster signs itself; replicas join by a token.
+    BuiltIn,
+    /// Mutual TLS by certificates from files.
+    Files,
+    /// Plain text, on loopback alone.
+    Off,
 }
 
 /// A setting always has a value (`value`), or may have none (`maybe`).
@@ -99,12 +114,20 @@ settings! {
     /// Peer addresses of replicas to join; needed for the first start only.
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
     value peers: Vec<String> = Vec::new();
+    /// File with the token by which this replica joins a cluster, once: what `evermint cluster
+    /// join-token` prints. Needed for the first start only.
+    #[arg(long, value_name = "FILE")]
+    maybe join_token_file: PathBuf = None;
     /// File with the admin token that every call has to show. Without it, anyone who reaches the
     /// API may do anything.
     #[arg(long, value_name = "FILE")]
     maybe admin_token_file: PathBuf = None;
-    /// Listen on other addresses than loopback even without TLS and admin token. Whoever reaches
-    /// this replica then reads every secret in it.
+    /// Speak plain text on loopback, and ask for no admin token there if none is given: for trying
+    /// things out, on a machine that nobody else uses.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    value insecure_loopback: bool = false;
+    /// The same on other addresses. For tests of the project alone: builds without debug assertions
+    /// refuse it.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     value insecure_network: bool = false;
     /// Out of touch with a leader for longer, a replica serves no bundles: it could serve what
@@ -155,8 +178,17 @@ settings! {
     /// 0.0.0.0.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Peers")]
     maybe peer_advertise: String = None;
-    /// Authority that signs the certificates of all replicas, in PEM; with it, replicas speak
-    /// mutual TLS.
+    /// How replicas know each other: by certificates that the cluster signs itself (built-in), by
+    /// certificates from files, or not at all (off). By default files if they are given, off with
+    /// --insecure-loopback, and else built-in.
+    #[arg(long, value_enum, value_name = "WAY", help_heading = "Peers")]
+    maybe peer_tls: PeerTls = None;
+    /// How long a certificate is good for that the cluster signs itself; it is renewed at half of
+    /// that.
+    #[arg(long, value_name = "TIME", help_heading = "Peers")]
+    value peer_tls_lifetime: Time = Time::secs(24 * 3_600);
+    /// Authority that signs the certificates of all replicas, in PEM. This file and the two of this
+    /// replica are read again when they change.
     #[arg(long, value_name = "FILE", help_heading = "Peers")]
     maybe peer_tls_ca: PathBuf = None;
     /// This replica's certificate chain in PEM, valid as a server and as a client.
@@ -356,6 +388,19 @@ impl Settings {
                 self.upstream_token_kid.is_some(),
             ],
         )?;
+        match (self.peer_tls(), self.peer_tls_ca.is_some()) {
+            (PeerTls::Files, false) => {
+                return Err(usage(
+                    "peer_tls is files: give peer_tls_ca, peer_tls_cert and peer_tls_key",
+                ));
+            }
+            (PeerTls::BuiltIn | PeerTls::Off, true) => {
+                return Err(usage(
+                    "peer_tls_ca, peer_tls_cert and peer_tls_key are for peer_tls = \"files\"",
+                ));
+            }
+            (PeerTls::Files, true) | (PeerTls::BuiltIn | PeerTls::Off, false) => {}
+        }
         match (&self.kek_file, &self.kek_env) {
             (Some(_), Some(_)) => {
                 return Err(usage("kek_file and kek_env exclude each other: give one"));
@@ -388,34 +433,57 @@ impl Settings {
         self.check_network()
     }
 
+    /// How replicas know each other.
+    pub fn peer_tls(&self) -> PeerTls {
+        let by_files = self.peer_tls_ca.is_some().then_some(PeerTls::Files);
+        let insecure = self.insecure_loopback || self.insecure_network;
+        let off = insecure.then_some(PeerTls::Off);
+        self.peer_tls
+            .or(by_files)
+            .or(off)
+            .unwrap_or(PeerTls::BuiltIn)
+    }
+
     /// What is unsafe about the addresses listened on, if anything is.
     pub fn exposures(&self) -> Vec<String> {
+        self.exposed().into_iter().map(|(_, what)| what).collect()
+    }
+
+    fn exposed(&self) -> Vec<(SocketAddr, String)> {
+        let (api, peer) = (self.api_listen, self.peer_listen);
         let mut found = Vec::new();
-        if !self.api_listen.ip().is_loopback() {
-            if self.api_tls_cert.is_none() {
-                found.push(format!("the API at {} speaks no TLS", self.api_listen));
-            }
-            if self.admin_token_file.is_none() {
-                found.push(format!("the API at {} asks for no token", self.api_listen));
-            }
+        if self.api_tls_cert.is_none() {
+            found.push((api, format!("the API at {api} speaks no TLS")));
         }
-        if !self.peer_listen.ip().is_loopback() && self.peer_tls_ca.is_none() {
-            found.push(format!(
-                "the peer port at {} speaks no mutual TLS",
-                self.peer_listen
+        if self.admin_token_file.is_none() {
+            found.push((api, format!("the API at {api} asks for no token")));
+        }
+        if self.peer_tls() == PeerTls::Off {
+            found.push((
+                peer,
+                format!("the peer port at {peer} speaks no mutual TLS"),
             ));
         }
         found
     }
 
+    /// Nothing unsafe unless it was asked for, and then on loopback.
     fn check_network(&self) -> Result<()> {
-        let found = self.exposures();
-        if found.is_empty() || self.insecure_network {
+        let network = self.insecure_network && TEST_BUILD;
+        let is_admitted =
+            |address: &SocketAddr| network || self.insecure_loopback && address.ip().is_loopback();
+        let found: Vec<String> = self
+            .exposed()
+            .into_iter()
+            .filter(|(address, _)| !is_admitted(address))
+            .map(|(_, what)| what)
+            .collect();
+        if found.is_empty() {
             return Ok(());
         }
         Err(advised(
-            format!("not safe on a network: {}", found.join("; ")),
-            "give --api-tls-cert, --api-tls-key, --admin-token-file and --peer-tls-*; or listen on loopback; or, on a network where everyone may read every secret, say --insecure-network",
+            format!("not safe: {}", found.join("; ")),
+            "--api-tls-cert and --api-tls-key, --admin-token-file, and no --peer-tls off (docs/transport.md shows how); to try things out on this machine alone, --insecure-loopback",
         ))
     }
 }

@@ -80,12 +80,12 @@ impl Replica {
             .map_err(|error| busy("clients", settings.api_listen, &error))?;
         let api_addr = listener.local_addr().context("the API's address")?;
 
-        let node = Node::start(config::node(&settings, &kek, api_addr)?)
+        let keyring = Arc::new(Keyring::new(kek.clone()));
+        let node = Node::start(config::node(&settings, &kek, &keyring, api_addr)?)
             .await
             .map_err(|error| explain(error, &settings))?;
         let view: Arc<dyn StateView> = Arc::new(node.clone());
         let proposer: Arc<dyn Proposer> = Arc::new(node.clone());
-        let keyring = Arc::new(Keyring::new(kek));
         load_keys(&keyring, view.as_ref())?;
 
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());

@@ -38,9 +38,19 @@ fn a_failed_command_says_what_to_do() {
         ),
         (&["serve"], 1, "evermint keygen --out"),
         (
-            &["serve", "--kek-file", "/nonexistent/kek"],
+            &[
+                "serve",
+                "--insecure-loopback",
+                "--kek-file",
+                "/nonexistent/kek",
+            ],
             1,
             "evermint keygen --out",
+        ),
+        (
+            &["serve", "--kek-file", "/nonexistent/kek"],
+            1,
+            "--insecure-loopback",
         ),
         (
             &["serve", "--config", "/nonexistent/evermint.toml"],

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use evermint::settings::{NAMES, Settings};
+use evermint::settings::{NAMES, Settings, TEST_BUILD};
 
 fn example() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/evermint.toml");
@@ -92,31 +92,74 @@ fn what_is_unknown_is_refused_by_its_name() {
     }
 }
 
+fn check(text: &str) -> Result<(), String> {
+    let text = format!("{text}\n[kek]\nenv = \"K\"\n");
+    let checked = Settings::from_toml(&text).expect("it parses").check();
+    checked.map_err(|error| format!("{error:#}"))
+}
+
+const TLS: &str = "api_tls_cert = \"c\"\napi_tls_key = \"k\"\n";
+const TOKEN: &str = "admin_token_file = \"t\"\n";
+const LOOPBACK: &str = "insecure_loopback = true\n";
+
 #[test]
-fn what_is_unsafe_on_a_network_is_refused_until_it_is_admitted() {
-    let check = |extra: &str| {
-        let text = format!("{extra}\n[kek]\nenv = \"K\"\n");
-        Settings::from_toml(&text).unwrap().check()
+fn plain_text_and_calls_without_a_token_are_for_loopback_and_only_if_asked_for() {
+    let api = "api_listen = \"192.0.2.1:7443\"\n";
+    let peer = "peer_listen = \"192.0.2.1:7444\"\n";
+    let off = "peer_tls = \"off\"\n";
+    let network: &[&str] = match TEST_BUILD {
+        true => &[],
+        false => &["speaks no TLS", "asks for no token", "no mutual TLS"],
     };
-    check("").unwrap();
-    let api = "api_listen = \"192.0.2.1:7443\"";
-    let peer = "peer_listen = \"192.0.2.1:7444\"";
-    let tls = "api_tls_cert = \"c\"\napi_tls_key = \"k\"";
-    let token = "admin_token_file = \"t\"";
-    for (extra, wrong) in [
-        (api.to_owned(), "speaks no TLS"),
-        (format!("{api}\n{tls}"), "asks for no token"),
-        (format!("{api}\n{token}"), "speaks no TLS"),
-        (peer.to_owned(), "no mutual TLS"),
-        ("api_tls_cert = \"c\"".to_owned(), "belong together"),
-        ("peer_tls_ca = \"c\"".to_owned(), "belong together"),
-        ("cluster_shards = 0".to_owned(), "shards must be"),
-        ("api_listen = \"0.0.0.0:1\"".to_owned(), "api_advertise"),
-        ("peer_listen = \"[::]:1\"".to_owned(), "peer_advertise"),
+    for (given, wrong) in [
+        (vec![], &["speaks no TLS", "asks for no token"][..]),
+        (vec![TLS], &["asks for no token"]),
+        (vec![TOKEN], &["speaks no TLS"]),
+        (vec![TLS, TOKEN], &[]),
+        (vec![TLS, TOKEN, off], &["no mutual TLS"]),
+        (vec![TLS, TOKEN, api, peer], &[]),
+        (vec![LOOPBACK], &[]),
+        (vec![LOOPBACK, TLS, TOKEN], &[]),
+        (
+            vec![LOOPBACK, api],
+            &["192.0.2.1:7443 speaks no TLS", "asks for no token"],
+        ),
+        (vec![LOOPBACK, api, TLS, TOKEN], &[]),
+        (
+            vec![LOOPBACK, peer],
+            &["192.0.2.1:7444 speaks no mutual TLS"],
+        ),
+        (vec![LOOPBACK, peer, "peer_tls = \"built-in\"\n"], &[]),
+        // In test builds alone.
+        (vec!["insecure_network = true\n", api, peer], network),
     ] {
-        let error = format!("{:#}", check(&extra).unwrap_err());
+        let checked = check(&given.concat());
+        assert_eq!(checked.is_ok(), wrong.is_empty(), "{given:?}: {checked:?}");
+        for word in wrong {
+            let error = checked.as_ref().unwrap_err();
+            assert!(error.contains(word), "{given:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let files = "peer_tls_ca = \"a\"\npeer_tls_cert = \"c\"\npeer_tls_key = \"k\"\n";
+    for (extra, wrong) in [
+        ("api_tls_cert = \"c\"", "belong together"),
+        ("peer_tls_ca = \"c\"", "belong together"),
+        ("peer_tls = \"files\"", "peer_tls is files"),
+        (
+            &format!("{files}peer_tls = \"built-in\""),
+            "are for peer_tls",
+        ),
+        (&format!("{files}peer_tls = \"off\""), "are for peer_tls"),
+        ("cluster_shards = 0", "shards must be"),
+        ("api_listen = \"0.0.0.0:1\"", "api_advertise"),
+        ("peer_listen = \"[::]:1\"", "peer_advertise"),
+    ] {
+        let error = check(&format!("{LOOPBACK}{extra}")).unwrap_err();
         assert!(error.contains(wrong), "{extra}: {error}");
     }
-    check(&format!("{api}\n{tls}\n{token}")).unwrap();
-    check(&format!("{peer}\ninsecure_network = true")).unwrap();
+    check(&format!("{TLS}{TOKEN}{files}")).unwrap();
 }

@@ -28,6 +28,7 @@ fn settings(dir: &Path, kek: &str) -> Settings {
         kek_file: Some(kek_file),
         api_listen: SocketAddr::from(FREE),
         peer_listen: SocketAddr::from(FREE),
+        insecure_loopback: true,
         ..Settings::default()
     }
 }

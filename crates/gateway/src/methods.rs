@@ -69,6 +69,7 @@ pub const METHODS: &[Method] = &[
 
     row("/evermint.v1.Cluster/GetClusterStatus", Operator(Reader), "config:read", Anywhere),
     row("/evermint.v1.Cluster/RemoveReplica", Operator(Admin), "config:write", Everywhere),
+    row("/evermint.v1.Cluster/CreateJoinToken", Operator(Admin), "config:write", Everywhere),
 
     // It tells of all workspaces.
     row("/evermint.v1.Audit/ListAudit", Operator(Reader), "config:read", Everywhere),

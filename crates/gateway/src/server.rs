@@ -15,12 +15,13 @@ use evermint_proto::v1::ready::bundles_server::BundlesServer;
 use evermint_proto::v1::refreshes_server::RefreshesServer;
 use evermint_proto::v1::sandbox_tokens_server::SandboxTokensServer;
 use evermint_proto::v1::sandboxes_server::SandboxesServer;
+use evermint_tls::{ClientAuth, Files, Material, ServerConfigs};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
@@ -115,8 +116,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The certificate or its key is not what it should be.
-    #[error("the TLS certificate or its key cannot be used: {0}")]
-    Tls(tonic::transport::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] evermint_tls::Error),
     /// The gateway behind this one cannot be used.
     #[error("the upstream gateway {url} {problem}")]
     UpstreamGateway {
@@ -149,15 +150,9 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(STREAMS_MAX)
         .concurrency_limit_per_connection(CALLS_MAX);
-    let mut chain = None;
-    if let Some(files) = &config.tls {
-        let certificate = read(&files.certificate)?;
-        let identity = Identity::from_pem(&certificate, read(&files.key)?);
-        chain = Some(certificate);
-        server = server
-            .tls_config(ServerTlsConfig::new().identity(identity))
-            .map_err(Error::Tls)?;
-    }
+    let tls = config.tls.as_ref().map(follow).transpose()?;
+    let certificate = config.tls.as_ref().map(|files| &files.certificate);
+    let chain = certificate.map(read).transpose()?;
     if let Ok(address) = listener.local_addr() {
         tracing::info!({ names::ADDRESS } = %address, tls = config.tls.is_some(), "serving gRPC");
     }
@@ -184,10 +179,18 @@ pub async fn serve(
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let routes = routes(&shared, config.admin, passage, health_service)?;
-    let serving = server.add_routes(routes).serve_with_incoming_shutdown(
-        TcpIncoming::from(listener).with_nodelay(Some(true)),
-        shutdown.clone().cancelled_owned(),
-    );
+    let router = server.add_routes(routes);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = shutdown.clone().cancelled_owned();
+    let serving = async {
+        match tls {
+            Some(configs) => {
+                let incoming = std::pin::pin!(evermint_tls::incoming(incoming, configs));
+                router.serve_with_incoming_shutdown(incoming, stopped).await
+            }
+            None => router.serve_with_incoming_shutdown(incoming, stopped).await,
+        }
+    };
     let fit = health::start(&shared, &reporter).await;
     tokio::select! {
         served = serving => served.map_err(Error::Serve),
@@ -251,6 +254,32 @@ fn routes(
     });
     let around = axum::middleware::from_fn_with_state(around, call::wrap);
     Ok(Routes::from(routes.into_axum_router().layer(around)))
+}
+
+/// Reads certificate and key, and reads them again whenever they change, as long as anybody asks.
+fn follow(files: &TlsFiles) -> Result<ServerConfigs, Error> {
+    let files = Files {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        ca: None,
+    };
+    let material = files.read()?;
+    let (tell, configs) = watch::channel(Arc::new(tls_config(&material)?));
+    tokio::spawn(async move {
+        let take = |material: &Material| match tls_config(material) {
+            Ok(config) => drop(tell.send_replace(Arc::new(config))),
+            Err(error) => tracing::warn!(%error, "changed certificate files cannot be used"),
+        };
+        tokio::select! {
+            () = evermint_tls::follow(files, material, take) => {}
+            () = tell.closed() => {}
+        }
+    });
+    Ok(configs)
+}
+
+fn tls_config(material: &Material) -> Result<rustls::ServerConfig, evermint_tls::Error> {
+    evermint_tls::server_config(Arc::clone(&material.identity), ClientAuth::None)
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {

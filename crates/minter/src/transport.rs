@@ -449,6 +449,49 @@ mod tests {
         assert!(connected.is_pending());
     }
 
+    /// A name server that changes its mind: each look-up takes the next answer. What is checked is
+    /// what is connected to, and both are one look-up.
+    #[tokio::test]
+    async fn an_answer_that_changes_is_looked_up_once_and_checked_each_time() {
+        let listen = |ip: &'static str, port: u16| tokio::net::TcpListener::bind((ip, port));
+        let allowed = listen("127.0.0.1", 0).await.unwrap();
+        let port = allowed.local_addr().unwrap().port();
+        let inward = listen("127.0.0.2", port).await.unwrap();
+        let (good, bad) = (allowed.local_addr().unwrap(), inward.local_addr().unwrap());
+        let answers = [vec![good], vec![bad], vec![bad, good], vec![bad]];
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let config = Config {
+            allow_networks: vec!["127.0.0.1/32".parse().unwrap()],
+            ..Config::default()
+        };
+        let transport = Transport::with_resolver(&config, |rules| {
+            CheckedResolver::new(
+                rules.addresses.clone(),
+                Arc::new(move |_| {
+                    let turn = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let answer = answers[turn].clone();
+                    Box::pin(async move { Ok(answer) })
+                }),
+            )
+        })
+        .unwrap();
+        for (turn, reaches) in [true, false, true, false].into_iter().enumerate() {
+            let fence: Arc<dyn Fence> = Arc::new(Endless);
+            let url = format!("https://idp.example:{port}/token");
+            let request = Outgoing::form(url, Form::new("client_credentials"));
+            let mut sending = pin!(transport.send(&fence, request));
+            tokio::select! {
+                sent = &mut sending => assert!(!reaches, "{turn}: {sent:?}"),
+                reached = allowed.accept() => assert!(reaches, "{turn}: {reached:?}"),
+                inside = inward.accept() => panic!("{turn}: {inside:?} was reached"),
+            }
+            assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), turn + 1);
+        }
+        let inside = futures::poll!(pin!(inward.accept()));
+        assert!(inside.is_pending());
+    }
+
     #[test]
     fn limits_of_zero_and_bad_certificates_are_refused() {
         let zero = Config {

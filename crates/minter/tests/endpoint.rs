@@ -4,7 +4,7 @@ mod support;
 
 use evermint_core::mint::FailureClass;
 use evermint_minter::{Config, HttpMinter};
-use support::{Deadline, Issuer, Reply, http, minter, refresh};
+use support::{Deadline, Issuer, Reply, http, json, minter, refresh};
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
@@ -57,4 +57,41 @@ async fn an_endpoint_that_is_not_allowed_is_never_connected_to() {
         failure.cause
     );
     assert!(issuer.seen().is_empty());
+}
+
+/// What an operator's shell or a service manager may have set.
+const PROXIES: [&str; 6] = [
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+];
+
+/// A proxy would resolve names itself, and connect where it likes: what is in the environment does
+/// not count. The test runs itself once more, with proxies in its environment.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_in_the_environment_are_not_used() {
+    let answer = json(200, r#"{"access_token":"at-1","expires_in":60}"#);
+    let issuer = Issuer::start(Reply::Raw(answer)).await;
+    if std::env::var_os(PROXIES[0]).is_some() {
+        let minted = refresh(&minter(|_| ()), &issuer.url, Deadline::after(20_000)).await;
+        assert!(minted.is_ok(), "{minted:?}");
+        assert_eq!(issuer.seen().len(), 1);
+        return;
+    }
+    let proxy = Issuer::start(Reply::Raw(http(200, "", "{}"))).await;
+    let url = proxy.url.trim_end_matches("/token").to_owned();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "proxies_in_the_environment_are_not_used"]);
+    again.env_remove("NO_PROXY").env_remove("no_proxy");
+    for name in PROXIES {
+        again.env(name, &url);
+    }
+    let again = tokio::task::spawn_blocking(move || again.output().unwrap());
+    let again = again.await.unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(said.contains("1 passed"), "{said}");
+    assert!(proxy.seen().is_empty(), "{:?}", proxy.seen());
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermint_core::admission::JoinTicket;
 use evermint_core::port::Clock;
 use evermint_core::secret::{DataKeyId, WrappedKey};
 use evermint_core::settings::Settings;
+use evermint_seal::{Kek, Keyring};
 
 use crate::clock::SystemClock;
 use crate::error::Error;
@@ -51,9 +53,31 @@ pub struct Bootstrap {
     pub wrapped: WrappedKey,
 }
 
+/// Where the certificates of mutual TLS come from.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// From files, read again when they change.
+    Files(TlsFiles),
+    /// From the cluster's own authority.
+    BuiltIn(BuiltInTls),
+}
+
+/// The cluster's own authority signs the certificates of its replicas.
+#[derive(Clone, Debug)]
+pub struct BuiltInTls {
+    /// Seals the key of a replica that has no state yet.
+    pub kek: Kek,
+    /// Opens the authority's key.
+    pub keyring: Arc<Keyring>,
+    /// How long a certificate is good for; it is renewed at half of that. At least a second.
+    pub lifetime: Duration,
+    /// Needed to join a cluster, once.
+    pub ticket: Option<JoinTicket>,
+}
+
 /// Files for mutual TLS, in PEM.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct TlsFiles {
     /// This replica's certificate chain; valid as a server and as a client.
     pub certificate: PathBuf,
     /// Its private key.
@@ -180,6 +204,16 @@ impl Config {
                 t.propose >= t.election_timeout_max,
             ),
             ("snapshot", "must be at least 1 s", t.snapshot >= ms(1_000)),
+            (
+                "the lifetime of certificates",
+                "must be 1 s to 90 days",
+                match &self.tls {
+                    Some(Tls::BuiltIn(tls)) => {
+                        (ms(1_000)..=ms(90 * 24 * 3_600_000)).contains(&tls.lifetime)
+                    }
+                    Some(Tls::Files(_)) | None => true,
+                },
+            ),
             (
                 "snapshots.after_entries",
                 "must be at least 1",

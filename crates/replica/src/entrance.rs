@@ -12,14 +12,16 @@ use evermint_core::command::{Command, Done, Refusal};
 use evermint_core::id::ReplicaId;
 use evermint_proto::replica::v1 as wire;
 use futures::future::join_all;
+use tonic::Code;
 
 use crate::config::{Bootstrap, Config};
 use crate::error::Error;
 use crate::identity::{ClusterId, Identity, Member};
 use crate::local::Local;
-use crate::peers::{Lane, Peers};
+use crate::peers::Peers;
 use crate::propose;
 use crate::raft::Peer;
+use crate::security::Security;
 
 /// How long a peer may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,36 +36,48 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const FOUNDER: ReplicaId = ReplicaId(1);
 
 /// Waits until this replica has a place, or may found a cluster.
+///
+/// # Errors
+/// [`Error::Config`] if it will not be let in as it is.
 pub(crate) async fn find_place(
     config: &Config,
     peers: &Peers,
+    security: &Security,
     identity: &Identity,
     peer_address: &str,
-) -> Member {
+) -> Result<Member, Error> {
+    let newcomer = Newcomer {
+        config,
+        peers,
+        security,
+        identity,
+        peer_address,
+    };
     let others: Vec<&String> = config.peers.iter().filter(|p| *p != peer_address).collect();
     loop {
         let hellos = join_all(others.iter().map(|peer| hello(peers, peer))).await;
         for (peer, answer) in others.iter().zip(&hellos) {
             match answer {
-                Ok(answer) if answer.replica != 0 => {
-                    match join(config, peers, identity, peer_address, peer).await {
-                        Ok(member) => return member,
-                        Err(error) => tracing::info!(%peer, error, "cannot join yet"),
+                Ok(answer) if answer.replica != 0 => match newcomer.join(peer).await {
+                    Ok(member) => return Ok(member),
+                    Err(Unjoined::Never(problem)) => return Err(Error::Config(problem)),
+                    Err(Unjoined::NotYet(error)) => {
+                        tracing::info!(%peer, error, "cannot join yet");
                     }
-                }
+                },
                 Ok(_) => {}
                 Err(error) => tracing::info!(%peer, error, "peer does not answer yet"),
             }
         }
         let hellos: Result<Vec<_>, _> = hellos.into_iter().collect();
-        if config.bootstrap.is_some()
+        if newcomer.wants_to_found()
             && let Ok(hellos) = hellos
             && may_found(peer_address, &hellos)
         {
-            return Member {
+            return Ok(Member {
                 cluster: ClusterId(identity.installation.0),
                 replica: FOUNDER,
-            };
+            });
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
@@ -77,36 +91,82 @@ fn may_found(peer_address: &str, others: &[wire::HelloResponse]) -> bool {
 }
 
 async fn hello(peers: &Peers, peer: &str) -> Result<wire::HelloResponse, String> {
-    let mut client = peers.client(peer, Lane::Bulk)?;
+    let mut client = peers.stranger(peer)?;
     let asked = tokio::time::timeout(HELLO_TIMEOUT, client.hello(wire::HelloRequest {}));
     let answer = asked.await.map_err(|_| "no answer in time".to_owned())?;
     let answer = answer.map_err(|status| status.message().to_owned())?;
     Ok(answer.into_inner())
 }
 
-async fn join(
-    config: &Config,
-    peers: &Peers,
-    identity: &Identity,
-    peer_address: &str,
-    peer: &str,
-) -> Result<Member, String> {
-    let mut client = peers.client(peer, Lane::Bulk)?;
-    let request = wire::JoinRequest {
-        installation: identity.installation.0.to_be_bytes().to_vec().into(),
-        peer_address: peer_address.to_owned(),
-        api_address: config.api_address.clone(),
-    };
-    let joining = tokio::time::timeout(config.timing.propose, client.join(request));
-    let answer = joining.await.map_err(|_| "no answer in time".to_owned())?;
-    let answer = answer.map_err(|s| s.message().to_owned())?.into_inner();
-    let cluster = <[u8; 16]>::try_from(&answer.cluster[..]);
-    Ok(Member {
-        cluster: ClusterId(u128::from_be_bytes(
-            cluster.map_err(|_| "an answer without a cluster".to_owned())?,
-        )),
-        replica: ReplicaId(answer.replica),
-    })
+/// Why a replica was not let in.
+enum Unjoined {
+    /// Another try may help.
+    NotYet(String),
+    /// Somebody has to do something first.
+    Never(String),
+}
+
+impl From<String> for Unjoined {
+    fn from(problem: String) -> Self {
+        Self::NotYet(problem)
+    }
+}
+
+/// A replica that looks for a place.
+struct Newcomer<'a> {
+    config: &'a Config,
+    peers: &'a Peers,
+    security: &'a Security,
+    identity: &'a Identity,
+    peer_address: &'a str,
+}
+
+impl Newcomer<'_> {
+    /// Who has a join token knows of a cluster, and founds none.
+    fn wants_to_found(&self) -> bool {
+        let has_ticket = match self.security {
+            Security::BuiltIn(built_in) => built_in.ticket().is_some(),
+            Security::Files(_) | Security::Plain => false,
+        };
+        self.config.bootstrap.is_some() && !has_ticket
+    }
+
+    async fn join(&self, peer: &str) -> Result<Member, Unjoined> {
+        let mut request = wire::JoinRequest {
+            installation: self.identity.installation.0.to_be_bytes().to_vec().into(),
+            peer_address: self.peer_address.to_owned(),
+            api_address: self.config.api_address.clone(),
+            ..wire::JoinRequest::default()
+        };
+        if let Security::BuiltIn(built_in) = self.security {
+            let ticket = built_in.ticket().ok_or_else(|| {
+                let needed = Refusal::JoinTokenNeeded;
+                Unjoined::Never(format!("{peer} is in a cluster: {needed}"))
+            })?;
+            request.token = ticket.token.expose().to_vec().into();
+            let asked = built_in.ask().map_err(|e| Unjoined::Never(e.to_string()))?;
+            request.certificate_request = asked.into();
+        }
+        let mut client = self.peers.stranger(peer)?;
+        let joining = tokio::time::timeout(self.config.timing.propose, client.join(request));
+        let answer = joining.await.map_err(|_| "no answer in time".to_owned())?;
+        let answer = answer.map_err(|status| match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                Unjoined::Never(format!("{peer}: {}", status.message()))
+            }
+            _ => Unjoined::NotYet(status.message().to_owned()),
+        })?;
+        let answer = answer.into_inner();
+        if let Security::BuiltIn(built_in) = self.security {
+            built_in.answered(&answer)?;
+        }
+        let cluster = <[u8; 16]>::try_from(&answer.cluster[..]);
+        let cluster = cluster.map_err(|_| "an answer without a cluster".to_owned())?;
+        Ok(Member {
+            cluster: ClusterId(u128::from_be_bytes(cluster)),
+            replica: ReplicaId(answer.replica),
+        })
+    }
 }
 
 /// Founds the cluster, or completes its founding: each step may have been the last one of a

@@ -59,6 +59,12 @@ impl Error {
     }
 }
 
+impl From<evermint_tls::Error> for Error {
+    fn from(error: evermint_tls::Error) -> Self {
+        Self::Config(format!("tls: {error}"))
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | on the disk | `durable` (sled and the sync), `guard`, `identity`, `disk` (all together) |
 //! | Raft's storage | `log`, `machine`, `snapshot`, `stored` (our bytes for Raft's data) |
-//! | between replicas | `peers`, `network` (Raft's messages out), `server` (everything in) |
+//! | between replicas | `peers`, `network` (Raft's messages out), `server` (everything in), `security` (who is who) |
 //! | writing | `propose` (local or forwarded), `batch` (group commit) |
 //! | reading | `view` (published states), `pulse` (freshness, the cluster clock) |
 //! | who belongs | `entrance` (found or join), `members` (learn, vote, go) |
@@ -37,6 +37,7 @@ mod peers;
 mod propose;
 mod pulse;
 mod raft;
+mod security;
 mod server;
 mod snapshot;
 mod status;
@@ -48,7 +49,7 @@ pub mod testing;
 mod view;
 
 pub use clock::SystemClock;
-pub use config::{Bootstrap, CACHE_BYTES, Config, Snapshots, Timing, Tls};
+pub use config::{Bootstrap, BuiltInTls, CACHE_BYTES, Config, Snapshots, Timing, Tls, TlsFiles};
 pub use durable::{Damage, SyncPolicy};
 pub use error::Error;
 pub use hearsay::Heard;

@@ -129,10 +129,24 @@ impl Local {
         node.map(|node| node.address.clone())
     }
 
+    /// Whether a replica was a member, and is none any more: not in the state, and not in Raft's
+    /// membership, which follows.
+    pub(crate) fn was_removed(&self, replica: ReplicaId) -> bool {
+        let state = self.views.state();
+        let is_unknown = replica.0 >= state.meta.next_replica;
+        if is_unknown || state.replicas.contains_key(&replica) {
+            return false;
+        }
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        let members = metrics.membership_config.membership();
+        members.get_node(&replica.0).is_none()
+    }
+
     pub(crate) fn client(&self, replica: ReplicaId) -> Result<Client, String> {
         let address = self.address(replica);
         let address = address.ok_or_else(|| format!("no address of replica {replica} is known"))?;
-        self.peers.client(&address, Lane::Bulk)
+        self.peers.client(replica, &address, Lane::Bulk)
     }
 
     pub(crate) fn envelope(&self, to: ReplicaId) -> Option<wire::Envelope> {

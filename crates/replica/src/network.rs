@@ -65,7 +65,7 @@ impl Link {
         let state = self.network.views.state();
         let known = state.replicas.get(&ReplicaId(self.to));
         let address = known.map_or(&self.address, |replica| &replica.peer_address);
-        let client = self.network.peers.client(address, lane);
+        let client = self.network.peers.client(ReplicaId(self.to), address, lane);
         client.map_err(Status::unavailable)
     }
 
@@ -190,9 +190,11 @@ impl RaftNetwork<TypeConfig> for Link {
 /// A peer that cannot be reached, or is not who we mean, is left alone for a moment.
 fn failed(status: Status) -> RpcError {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
-            Unreachable::new(&status).into()
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::Unauthenticated
+        | Code::PermissionDenied => Unreachable::new(&status).into(),
         _ => NetworkError::new(&status).into(),
     }
 }

@@ -25,11 +25,12 @@ use crate::durable::WeakStore;
 use crate::error::Error;
 use crate::local::Local;
 use crate::network::Network;
-use crate::peers::{Peers, read_tls};
+use crate::peers::Peers;
 use crate::raft::Raft;
+use crate::security::Security;
 use crate::server::Door;
 use crate::status::Status;
-use crate::{disk, duties, entrance, eraser, members, propose, pulse, server, status};
+use crate::{disk, duties, entrance, eraser, members, propose, pulse, security, server, status};
 
 /// How long the end of a replica waits for what is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,15 +61,9 @@ impl Node {
     /// [`Error::Io`] say why it cannot start.
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let (server_tls, client_tls) = match &config.tls {
-            Some(tls) => {
-                let (server, client) = read_tls(tls)?;
-                (Some(server), Some(client))
-            }
-            None => (None, None),
-        };
         let clock = Timekeeper::new(config.clock.clone());
         let disk = Disk::open(&config, clock.clone()).await?;
+        let security = Security::new(config.tls.as_ref(), &config.data_dir, &disk.identity)?;
         let incoming = TcpIncoming::bind(config.listen)
             .map_err(Error::io(format!("listen on {}", config.listen)))?
             .with_nodelay(Some(true));
@@ -87,21 +82,27 @@ impl Node {
             disk.identity.installation,
             peer_address.clone(),
             config.bootstrap.is_some(),
+            security.clone(),
         ));
-        let serving = server::serve(incoming, server_tls, door.clone(), stop.clone())?;
-        tasks.spawn(serving);
+        tasks.spawn(server::serve(incoming, door.clone(), stop.clone()));
 
-        let peers = Peers::new(client_tls);
+        let peers = Peers::new(security.clone());
         let mut identity = disk.identity;
+        let views = disk.machine.views();
+        let is_known = match &security {
+            Security::BuiltIn(built_in) => built_in.is_known(&views.state()),
+            Security::Files(_) | Security::Plain => true,
+        };
         let me = match identity.member {
-            Some(me) => me,
-            None => {
+            Some(me) if is_known || me.replica == entrance::FOUNDER => me,
+            _ => {
                 if config.peers.is_empty() && config.bootstrap.is_none() {
                     let problem = "this replica is in no cluster: give it peers to join, or let \
                                    it found a cluster";
                     return Err(Error::Config(problem.to_owned()));
                 }
-                let me = entrance::find_place(&config, &peers, &identity, &peer_address).await;
+                let me = entrance::find_place(&config, &peers, &security, &identity, &peer_address)
+                    .await?;
                 identity.member = Some(me);
                 identity.write(&config.data_dir.join(disk::IDENTITY))?;
                 tracing::info!(replica = %me.replica, "has a place in a cluster");
@@ -109,7 +110,9 @@ impl Node {
             }
         };
 
-        let views = disk.machine.views();
+        if let Security::BuiltIn(built_in) = &security {
+            built_in.settle(me, &views.state())?;
+        }
         let network = Network {
             me,
             peers: peers.clone(),
@@ -142,6 +145,12 @@ impl Node {
         let taken = door.local.set(node.0.local.clone());
         debug_assert!(taken.is_ok(), "set once");
         entrance::found_if_founder(&node.0.local, &config, &identity, &node.0.peer_address).await?;
+        if let Security::BuiltIn(built_in) = security {
+            if me.replica == entrance::FOUNDER {
+                built_in.found(&node.0.local).await?;
+            }
+            node.spawn(security::keep(built_in, node.0.local.clone()));
+        }
         node.spawn(pulse::run(node.0.local.clone()));
         node.spawn(duties::run(node.0.local.clone()));
         node.spawn(members::run(node.0.local.clone()));

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evermint_core::id::ReplicaId;
 use evermint_proto::replica::v1::replica_client::ReplicaClient;
-use tonic::transport::{
-    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig,
-};
+use evermint_tls::Connector;
+use tonic::transport::{Channel, Endpoint};
 
-use crate::config::Tls;
-use crate::error::Error;
+use crate::security::{Names, Security};
 
 /// The longest message between replicas, in bytes: an append of one entry of the largest size,
 /// or a chunk of a snapshot, with room to spare.
@@ -37,32 +36,59 @@ pub(crate) enum Lane {
     Bulk,
 }
 
+/// Who is to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whom {
+    Member(ReplicaId),
+    /// Whoever is there: this replica is a newcomer, and knows nobody.
+    Anyone,
+}
+
+type Channels = BTreeMap<(Whom, String, Lane), Channel>;
+
 /// Connections to other replicas.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    tls: Option<ClientTlsConfig>,
-    channels: Arc<Mutex<BTreeMap<(String, Lane), Channel>>>,
+    security: Security,
+    channels: Arc<Mutex<Channels>>,
 }
 
 impl Peers {
-    pub(crate) fn new(tls: Option<ClientTlsConfig>) -> Self {
+    pub(crate) fn new(security: Security) -> Self {
         Self {
-            tls,
+            security,
             channels: Arc::default(),
         }
     }
 
-    /// A client of the replica at `address`. It connects when it is used, and again when need be.
+    /// A client of a member at `address`. It connects when it is used, and again when need be.
     ///
     /// # Errors
     /// When `address` is no `host:port`.
-    pub(crate) fn client(&self, address: &str, lane: Lane) -> Result<Client, String> {
+    pub(crate) fn client(
+        &self,
+        replica: ReplicaId,
+        address: &str,
+        lane: Lane,
+    ) -> Result<Client, String> {
+        self.get(Whom::Member(replica), address, lane)
+    }
+
+    /// A client of whoever is at `address`, for a newcomer.
+    ///
+    /// # Errors
+    /// When `address` is no `host:port`.
+    pub(crate) fn stranger(&self, address: &str) -> Result<Client, String> {
+        self.get(Whom::Anyone, address, Lane::Bulk)
+    }
+
+    fn get(&self, whom: Whom, address: &str, lane: Lane) -> Result<Client, String> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address.to_owned(), lane);
+        let key = (whom, address.to_owned(), lane);
         let channel = match channels.get(&key) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = self.endpoint(address)?.connect_lazy();
+                let channel = self.channel(whom, address)?;
                 channels.insert(key, channel.clone());
                 channel
             }
@@ -72,13 +98,10 @@ impl Peers {
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    fn endpoint(&self, address: &str) -> Result<Endpoint, String> {
-        let scheme = match self.tls {
-            Some(_) => "https",
-            None => "http",
-        };
+    fn channel(&self, whom: Whom, address: &str) -> Result<Channel, String> {
         let bad = |e: tonic::transport::Error| format!("peer address {address}: {e}");
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        // TLS is the connector's concern, whose channels are plain to tonic.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(bad)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -87,28 +110,26 @@ impl Peers {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        match &self.tls {
-            Some(tls) => endpoint.tls_config(tls.clone()).map_err(bad),
-            None => Ok(endpoint),
-        }
+        let (configs, name) = match whom {
+            Whom::Member(replica) => {
+                let names = self.security.names();
+                let name = names.map(|names| names.of(replica, Some(address)));
+                (self.security.client(), name.transpose()?.flatten())
+            }
+            Whom::Anyone => {
+                let names = self.security.names().unwrap_or(Names::Hosts);
+                let name = names.of(ReplicaId(0), Some(address))?;
+                (self.security.stranger(), name)
+            }
+        };
+        Ok(match (configs, name) {
+            (Some(configs), Some(name)) => {
+                endpoint.connect_with_connector_lazy(Connector::new(configs, name))
+            }
+            (Some(_), None) => return Err("this replica has no place in a cluster yet".to_owned()),
+            (None, _) => endpoint.connect_lazy(),
+        })
     }
-}
-
-/// Both halves of mutual TLS.
-pub(crate) fn read_tls(tls: &Tls) -> Result<(ServerTlsConfig, ClientTlsConfig), Error> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))
-    };
-    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-    let ca = Certificate::from_pem(read(&tls.ca)?);
-    let server = ServerTlsConfig::new()
-        .identity(identity.clone())
-        .client_ca_root(ca.clone());
-    let mut client = ClientTlsConfig::new().identity(identity).ca_certificate(ca);
-    if let Some(name) = &tls.server_name {
-        client = client.domain_name(name.clone());
-    }
-    Ok((server, client))
 }
 
 /// Whether a call certainly did not reach the other side.

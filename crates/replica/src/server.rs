@@ -6,7 +6,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use evermint_core::command::{Command, Done, Proposal};
+use evermint_core::admission::BadJoinToken;
+use evermint_core::command::{Command, Done, Proposal, Refusal};
 use evermint_core::id::{InstallationId, ReplicaId};
 use evermint_core::port::ProposeError;
 use evermint_proto::replica::v1::append_response::Result as Appended;
@@ -19,18 +20,18 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::{Snapshot, StoredMembership};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Server, ServerTlsConfig};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::batch::Rejection;
-use crate::error::Error;
 use crate::local::Local;
 use crate::network::next_part;
 use crate::peers::MESSAGE_BYTES_MAX;
 use crate::propose;
 use crate::pulse;
 use crate::raft::{Peer, SnapshotMeta};
+use crate::security::{self, Asked, Security};
 use crate::snapshot::{Assembly, SnapshotData};
 use crate::stored::{Members, Unreadable, entry, from_wire, to_wire, vote_from_wire, vote_to_wire};
 
@@ -43,6 +44,8 @@ pub(crate) struct Door {
     pub(crate) peer_address: String,
     /// It is allowed to found a cluster.
     pub(crate) may_found: bool,
+    /// How it knows who is at the other end.
+    security: Security,
     /// Set once the replica has a place.
     pub(crate) local: OnceLock<Arc<Local>>,
     /// One snapshot is taken in at a time.
@@ -50,11 +53,17 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(installation: InstallationId, peer_address: String, may_found: bool) -> Self {
+    pub(crate) fn new(
+        installation: InstallationId,
+        peer_address: String,
+        may_found: bool,
+        security: Security,
+    ) -> Self {
         Self {
             installation,
             peer_address,
             may_found,
+            security,
             local: OnceLock::new(),
             installing: Semaphore::new(1),
         }
@@ -65,9 +74,15 @@ impl Door {
         local.ok_or_else(|| Status::failed_precondition("this replica is in no cluster yet"))
     }
 
-    /// The running replica, if it is the one that is meant. At this address another one may have
-    /// lived before.
-    fn meant(&self, envelope: Option<&wire::Envelope>) -> Result<&Arc<Local>, Status> {
+    /// The running replica, if it is the one that is meant, and a message is from whom it says.
+    /// At this address another one may have lived before. A member that was removed is heard no
+    /// more, but for its beats, by whose answer it learns that it was.
+    fn meant(
+        &self,
+        extensions: &Extensions,
+        envelope: Option<&wire::Envelope>,
+        sent: Sent,
+    ) -> Result<&Arc<Local>, Status> {
         let local = self.running()?;
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("no envelope"))?;
         if envelope.cluster[..] != local.me.cluster.0.to_be_bytes() {
@@ -79,8 +94,36 @@ impl Door {
             let problem = format!("this is replica {}, not {}", local.me.replica, envelope.to);
             return Err(Status::failed_precondition(problem));
         }
+        let from = ReplicaId(envelope.from);
+        if !matches!(self.security, Security::Plain) {
+            let names = self.security.names();
+            let names = names.ok_or_else(|| Status::unavailable("no certificate yet"))?;
+            let name = names.of(from, local.address(from).as_deref());
+            let name = name.map_err(Status::permission_denied)?;
+            security::check_certificate(extensions, name.as_ref())?;
+        }
+        let candidate = match sent {
+            Sent::Ballot(ballot) => ballot.map(|ballot| ballot.candidate),
+            Sent::Beat | Sent::Call => None,
+        };
+        if candidate.is_some_and(|candidate| candidate != from.0) {
+            let problem = format!("replica {from} speaks for another one");
+            return Err(Status::permission_denied(problem));
+        }
+        if !matches!(sent, Sent::Beat) && local.was_removed(from) {
+            let problem = format!("replica {from} was removed from this cluster");
+            return Err(Status::failed_precondition(problem));
+        }
         Ok(local)
     }
+}
+
+/// What a message is, as far as it matters for whether it is heard.
+enum Sent<'a> {
+    /// It speaks for a candidate or leader, which has to be its sender.
+    Ballot(Option<&'a wire::Ballot>),
+    Beat,
+    Call,
 }
 
 /// The service itself.
@@ -93,8 +136,11 @@ impl Replica for Service {
         &self,
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendResponse>, Status> {
-        let request = request.into_inner();
-        let local = self.0.meant(request.envelope.as_ref())?;
+        let (_, extensions, request) = request.into_parts();
+        let envelope = request.envelope.as_ref();
+        let local = self
+            .0
+            .meant(&extensions, envelope, Sent::Ballot(request.vote.as_ref()))?;
         let entries = request.entries.into_iter().map(|e| {
             let id = e.id.map(from_wire).ok_or(Unreadable("an entry"))?;
             entry(id, e.payload)
@@ -121,8 +167,11 @@ impl Replica for Service {
         &self,
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let local = self.0.meant(request.envelope.as_ref())?;
+        let (_, extensions, request) = request.into_parts();
+        let envelope = request.envelope.as_ref();
+        let local = self
+            .0
+            .meant(&extensions, envelope, Sent::Ballot(request.vote.as_ref()))?;
         let vote = VoteRequest::new(
             vote_from_wire(present(request.vote, "vote")?),
             request.last.map(from_wire),
@@ -139,13 +188,14 @@ impl Replica for Service {
         &self,
         request: Request<Streaming<wire::InstallSnapshotRequest>>,
     ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
-        let mut messages = request.into_inner();
+        let (_, extensions, mut messages) = request.into_parts();
         let Some(Part::Header(header)) = next_part(&mut messages).await? else {
             return Err(Status::invalid_argument(
                 "a snapshot begins with its header",
             ));
         };
-        let local = self.0.meant(header.envelope.as_ref())?;
+        let sent = Sent::Ballot(header.vote.as_ref());
+        let local = self.0.meant(&extensions, header.envelope.as_ref(), sent)?;
         let _alone = self
             .0
             .installing
@@ -177,8 +227,9 @@ impl Replica for Service {
         &self,
         request: Request<wire::ProposeRequest>,
     ) -> Result<Response<wire::ProposeResponse>, Status> {
-        let request = request.into_inner();
-        let local = self.0.meant(request.envelope.as_ref())?;
+        let (_, extensions, request) = request.into_parts();
+        let envelope = request.envelope.as_ref();
+        let local = self.0.meant(&extensions, envelope, Sent::Call)?;
         let proposal: Proposal = postcard::from_bytes(&request.proposal)
             .map_err(|_| unreadable(Unreadable("a proposal")))?;
         if proposal.command.is_leaders_own() {
@@ -203,8 +254,9 @@ impl Replica for Service {
         &self,
         request: Request<wire::BeatRequest>,
     ) -> Result<Response<wire::BeatResponse>, Status> {
-        let request = request.into_inner();
-        let local = self.0.meant(request.envelope.as_ref())?;
+        let (_, extensions, request) = request.into_parts();
+        let envelope = request.envelope.as_ref();
+        let local = self.0.meant(&extensions, envelope, Sent::Beat)?;
         let from = request.envelope.as_ref().map_or(0, |e| e.from);
         let result = Some(pulse::answer(local, ReplicaId(from), &request));
         Ok(Response::new(wire::BeatResponse { result }))
@@ -214,8 +266,9 @@ impl Replica for Service {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        let request = request.into_inner();
-        let local = self.0.meant(request.envelope.as_ref())?;
+        let (_, extensions, request) = request.into_parts();
+        let envelope = request.envelope.as_ref();
+        let local = self.0.meant(&extensions, envelope, Sent::Call)?;
         let result = match local.leads() {
             false => ReadAt::NotLeader(wire::Empty {}),
             true => {
@@ -248,54 +301,132 @@ impl Replica for Service {
         request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
         let local = self.0.running()?;
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let installation = <[u8; 16]>::try_from(&request.installation[..])
             .map_err(|_| Status::invalid_argument("installation: must be 16 bytes"))?;
         if request.peer_address.is_empty() {
             return Err(Status::invalid_argument("peer_address: must not be empty"));
         }
-        let register = Command::RegisterReplica {
-            installation: InstallationId(u128::from_be_bytes(installation)),
-            peer_address: request.peer_address,
-            api_address: request.api_address,
-        };
-        let answer = match propose::propose(local, register).await {
-            Ok(answer) => answer,
-            Err(e @ (ProposeError::Unavailable(_) | ProposeError::Unknown(_))) => {
-                return Err(Status::unavailable(e.to_string()));
+        let installation = InstallationId(u128::from_be_bytes(installation));
+        match &self.0.security {
+            Security::BuiltIn(built_in) => {
+                let asked = built_in.asked(&request)?;
+                self.0.knows(local, &asked).await?;
+                let admit = Command::AdmitReplica {
+                    token: asked.token,
+                    installation,
+                    key: asked.key,
+                    peer_address: request.peer_address,
+                    api_address: request.api_address,
+                };
+                let replica = place(local, admit).await?;
+                let state = local.views.state();
+                let (certificate, authority) =
+                    built_in.certify(&state, local.me, replica, &asked)?;
+                Ok(Response::new(wire::JoinResponse {
+                    certificate: certificate.into(),
+                    authority: authority.into(),
+                    ..welcome(local, replica)
+                }))
             }
-        };
-        match answer.outcome {
-            Ok(Done::Replica(replica)) => Ok(Response::new(wire::JoinResponse {
-                cluster: local.me.cluster.0.to_be_bytes().to_vec().into(),
-                replica: replica.0,
-            })),
-            Ok(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
-            Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+            Security::Files(_) | Security::Plain => {
+                if let Some(names) = self.0.security.names() {
+                    // A newcomer has no id yet, but it has an address.
+                    let name = names.of(ReplicaId(0), Some(&request.peer_address));
+                    let name = name.map_err(Status::invalid_argument)?;
+                    security::check_certificate(&extensions, name.as_ref())?;
+                }
+                let register = Command::RegisterReplica {
+                    installation,
+                    peer_address: request.peer_address,
+                    api_address: request.api_address,
+                };
+                let replica = place(local, register).await?;
+                Ok(Response::new(welcome(local, replica)))
+            }
         }
+    }
+}
+
+impl Door {
+    /// Whether a token is worth a log entry. One that was made a moment ago may not be known here
+    /// yet.
+    async fn knows(&self, local: &Local, asked: &Asked) -> Result<(), Status> {
+        let known = || local.views.state().join_tokens.contains_key(&asked.token);
+        if known() {
+            return Ok(());
+        }
+        let position = propose::read_index(local).await;
+        let position = position.map_err(|e| Status::unavailable(e.to_string()))?;
+        if !local.views.reached(position, local.timing.propose).await {
+            return Err(Status::unavailable("this replica is behind"));
+        }
+        let refusal = Refusal::BadJoinToken(BadJoinToken::Unknown);
+        match known() {
+            true => Ok(()),
+            false => Err(Status::permission_denied(refusal.to_string())),
+        }
+    }
+}
+
+/// The id that a newcomer gets by `command`.
+async fn place(local: &Local, command: Command) -> Result<ReplicaId, Status> {
+    let answer = match propose::propose(local, command).await {
+        Ok(answer) => answer,
+        Err(e @ (ProposeError::Unavailable(_) | ProposeError::Unknown(_))) => {
+            return Err(Status::unavailable(e.to_string()));
+        }
+    };
+    match answer.outcome {
+        Ok(Done::Replica(replica)) => Ok(replica),
+        Ok(other) => Err(Status::internal(format!("an unexpected answer: {other:?}"))),
+        Err(refusal @ (Refusal::BadJoinToken(_) | Refusal::JoinTokenNeeded)) => {
+            Err(Status::permission_denied(refusal.to_string()))
+        }
+        Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+    }
+}
+
+fn welcome(local: &Local, replica: ReplicaId) -> wire::JoinResponse {
+    wire::JoinResponse {
+        cluster: local.me.cluster.0.to_be_bytes().to_vec().into(),
+        replica: replica.0,
+        ..wire::JoinResponse::default()
     }
 }
 
 /// Serves the replica port until `stop`; then what is under way has a moment to end.
 pub(crate) fn serve(
     incoming: TcpIncoming,
-    tls: Option<ServerTlsConfig>,
     door: Arc<Door>,
     stop: CancellationToken,
-) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
-    let service = ReplicaServer::new(Service(door))
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = ReplicaServer::new(Service(door.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut server = Server::builder();
-    if let Some(tls) = tls {
-        server = server
-            .tls_config(tls)
-            .map_err(|e| Error::Config(format!("tls: {e}")))?;
+    if let Some(age) = door.security.connection_age() {
+        server = server.max_connection_age(age);
     }
+    let tls = door.security.server();
     let router = server.add_service(service);
-    Ok(async move {
+    async move {
         let graceful = stop.clone().cancelled_owned();
-        let serving = router.serve_with_incoming_shutdown(incoming, graceful);
+        let serving = async {
+            match tls {
+                Some(configs) => {
+                    let incoming = std::pin::pin!(evermint_tls::incoming(incoming, configs));
+                    router
+                        .serve_with_incoming_shutdown(incoming, graceful)
+                        .await
+                }
+                None => {
+                    router
+                        .serve_with_incoming_shutdown(incoming, graceful)
+                        .await
+                }
+            }
+        };
         let late = async {
             stop.cancelled().await;
             tokio::time::sleep(PATIENCE).await;
@@ -306,7 +437,7 @@ pub(crate) fn serve(
             },
             () = late => {}
         }
-    })
+    }
 }
 
 async fn receive(

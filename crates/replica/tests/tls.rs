@@ -4,21 +4,68 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_proto::replica::v1::HelloRequest;
 use evermint_proto::replica::v1::replica_client::ReplicaClient;
-use evermint_replica::{Config, Node, Tls};
+use evermint_replica::{Config, Node, Tls, TlsFiles};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use support::*;
+
+/// Takes any certificate: to look at it.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = evermint_tls::provider();
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
 
 fn tls(name: &str) -> Tls {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    Tls {
+    Tls::Files(TlsFiles {
         certificate: dir.join(format!("{name}.pem")),
         key: dir.join(format!("{name}.key")),
         ca: dir.join("ca.pem"),
         server_name: Some("replica".to_owned()),
-    }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +98,97 @@ async fn replicas_with_certificates_of_one_authority_form_a_cluster_and_others_a
         Err(_) => true,
     };
     assert!(refused, "clear text got in");
+}
+
+/// An authority for one test, and the files of one replica.
+struct Site {
+    issuer: Issuer<'static, KeyPair>,
+    authority: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, authority }
+    }
+
+    /// Writes a certificate for `host` into `dir`, as cert-manager does: whole files, one by one.
+    fn write(&self, dir: &Path, host: &str) -> Tls {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([host.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let put = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(dir.join("beside"), text).unwrap();
+            std::fs::rename(dir.join("beside"), &path).unwrap();
+            path
+        };
+        Tls::Files(TlsFiles {
+            certificate: put("tls.crt", &certificate.pem()),
+            key: put("tls.key", &key.serialize_pem()),
+            ca: put("ca.crt", &self.authority),
+            server_name: None,
+        })
+    }
+}
+
+/// The certificate that a replica shows.
+async fn shown(node: &Node) -> Vec<u8> {
+    let address = node.peer_address().to_owned();
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let verifier = Arc::new(Anyone);
+    let config = evermint_tls::client_config(verifier, None).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("anyone").unwrap();
+    let stream = connector.connect(name, stream).await.unwrap();
+    let certificates = stream.get_ref().1.peer_certificates().unwrap();
+    certificates[0].to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_name_hosts_and_are_read_again_when_they_change() {
+    let site = Site::new();
+    let at = |host: &str| {
+        let mut home = Home::new();
+        home.address.set_ip(host.parse().unwrap());
+        let files = tempfile::tempdir().unwrap();
+        let tls = site.write(files.path(), host);
+        (home, files, Some(tls))
+    };
+    let (home, files, tls) = at("127.0.0.1");
+    let first = start(Config {
+        bootstrap: Some(bootstrap()),
+        tls,
+        ..home.config()
+    })
+    .await;
+    let (other, _other_files, tls) = at("127.0.0.2");
+    let joins = |tls, home: &Home| Config {
+        peers: vec![first.peer_address().to_owned()],
+        tls,
+        ..home.config()
+    };
+    let second = start(joins(tls.clone(), &other)).await;
+    all_vote([&first, &second]).await;
+    // With the certificate of another host it does not get in.
+    let (third, _third_files, _) = at("127.0.0.3");
+    let error = Node::start(joins(tls, &third)).await.err().unwrap();
+    assert!(
+        error.to_string().contains("not that of 127.0.0.3"),
+        "{error}"
+    );
+
+    let before = shown(&first).await;
+    site.write(files.path(), "127.0.0.1");
+    until("the new certificate is shown", || async {
+        (shown(&first).await != before).then_some(())
+    })
+    .await;
+    write(&second, 1).await;
 }
 
 #[tokio::test]

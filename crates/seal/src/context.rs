@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use evermint_core::id::{CredentialId, CredentialKey, SigningKeyId, TicketId};
+use evermint_core::id::{CredentialId, CredentialKey, InstallationId, SigningKeyId, TicketId};
 
 /// The place that a value is sealed for; it opens nowhere else, so that whoever can write to the
 /// store still cannot pass one object's secret off as another's.
@@ -31,6 +31,13 @@ pub enum Context<'a> {
     SigningKey {
         /// Which.
         id: SigningKeyId,
+    },
+    /// The private key of the authority that signs replicas' certificates.
+    Authority,
+    /// The private key of a replica that has no place in a cluster yet, on its disk.
+    Newcomer {
+        /// Whose.
+        installation: InstallationId,
     },
 }
 
@@ -75,6 +82,10 @@ impl<'a> Context<'a> {
             ]),
             Self::Journal { ticket } => encode(&[b"journal", &ticket.0.to_be_bytes()]),
             Self::SigningKey { id } => encode(&[b"signing-key", &id.0.to_be_bytes()]),
+            Self::Authority => encode(&[b"authority"]),
+            Self::Newcomer { installation } => {
+                encode(&[b"newcomer", &installation.0.to_be_bytes()])
+            }
         }
     }
 }
@@ -100,6 +111,8 @@ impl fmt::Display for Context<'_> {
             }
             Self::Journal { ticket } => write!(f, "the journalled result of ticket {ticket}"),
             Self::SigningKey { id } => write!(f, "signing key {id}"),
+            Self::Authority => f.write_str("the key of the certificate authority"),
+            Self::Newcomer { installation } => write!(f, "the key of newcomer {installation}"),
         }
     }
 }
@@ -125,6 +138,10 @@ mod tests {
             Context::journal(TicketId(1)),
             Context::journal(TicketId(2)),
             Context::signing_key(SigningKeyId(1)),
+            Context::Authority,
+            Context::Newcomer {
+                installation: InstallationId(1),
+            },
             Context::material(&a, ""),
             Context::material(&a, "\0"),
         ];

@@ -68,7 +68,7 @@ impl Admin {
     }
 
     /// The next replica in turn that is up.
-    fn turn(&self) -> Channel {
+    pub(crate) fn turn(&self) -> Channel {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let turns = (first..).map(|turn| turn % self.channels.len());
         let mut up = turns.take(self.channels.len()).filter(|n| self.is_up(*n));

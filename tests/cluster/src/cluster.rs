@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use evermint_proto::v1::{GetClusterStatusRequest, GetClusterStatusResponse, Role};
+use evermint_proto::v1::{
+    CreateJoinTokenRequest, GetClusterStatusRequest, GetClusterStatusResponse, Role,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -48,6 +50,8 @@ pub struct Replica {
     pub peer_port: u16,
     /// What it keeps.
     pub data_dir: PathBuf,
+    /// Where its join token is, if it needs one.
+    pub join_token: PathBuf,
     pub(crate) config: PathBuf,
     log: PathBuf,
     process: Option<Process>,
@@ -66,6 +70,7 @@ impl Cluster {
                 api_port: free_port(),
                 peer_port: free_port(),
                 data_dir: dir.path().join(format!("replica-{n}")),
+                join_token: dir.path().join(format!("replica-{n}.join")),
                 config: dir.path().join(format!("replica-{n}.toml")),
                 log: logs.join(format!("replica-{n}.log")),
                 process: None,
@@ -84,11 +89,42 @@ impl Cluster {
             replicas,
             _turn: turn,
         };
-        for n in 0..cluster.len() {
+        let joins_by_token = options.certificates.is_some();
+        for n in 0..cluster.len() - options.later {
+            if joins_by_token && n > 0 {
+                cluster.join_token(n).await;
+            }
             cluster.start_one(n);
         }
         cluster.ready(START).await;
         cluster
+    }
+
+    /// Makes a join token for a replica that is yet to start, as an operator does.
+    pub async fn join_token(&self, n: usize) {
+        let request = CreateJoinTokenRequest::default();
+        let making = async || {
+            let mut client = cluster(self.admin.turn());
+            let made = client.create_join_token(request).await;
+            Ok(made
+                .map_err(|status| status.to_string())?
+                .into_inner()
+                .token)
+        };
+        let token = eventually("a join token", START, making).await;
+        let path = &self.replicas[n].join_token;
+        std::fs::write(path, token).expect("a file for the token");
+    }
+
+    /// Runs the program of a replica that is to end by itself, and gives what it said.
+    pub fn refused(&self, n: usize) -> String {
+        let replica = &self.replicas[n];
+        let mut command = Command::new(evermint());
+        config::serve(&mut command, &replica.config);
+        let process = Process::spawn(&mut command, &replica.log);
+        let status = process.ended(START);
+        assert!(!status.success(), "replica {n} was let in");
+        tail(&replica.log)
     }
 
     /// How many replicas it has, running or not.
@@ -129,6 +165,11 @@ impl Cluster {
     /// Those that run and are not paused.
     pub fn up(&self) -> impl Iterator<Item = usize> {
         (0..self.len()).filter(|n| self.admin.is_up(*n))
+    }
+
+    /// How many have run so far, and so have a log.
+    fn started(&self) -> usize {
+        self.replicas.iter().filter(|r| r.log.exists()).count()
     }
 
     /// Starts the process of a replica, with whatever its data directory holds.
@@ -243,7 +284,7 @@ impl Cluster {
                 let itself = status.replicas.iter().find(|r| r.id == status.replica);
                 let owns = itself.is_some_and(|r| r.voter && r.shards > 0);
                 if status.unowned_shards > 0
-                    || voters != self.len()
+                    || voters != self.started()
                     || !owns
                     || status.staleness_ms.is_none()
                 {

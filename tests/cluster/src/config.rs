@@ -12,6 +12,8 @@ use crate::cluster::Replica;
 pub struct Options {
     /// How many replicas.
     pub replicas: usize,
+    /// How many of them are not started yet.
+    pub later: usize,
     /// How long a mint ticket is valid; a fifth of it is the margin.
     pub ticket_ttl: Duration,
     /// How long a doubt waits at least.
@@ -20,6 +22,9 @@ pub struct Options {
     pub max_staleness: Duration,
     /// A snapshot is taken after so many log entries, and a tenth of it is kept behind it.
     pub snapshot_after: u64,
+    /// Replicas know each other by certificates that the cluster signs itself, for so long, and join
+    /// by tokens; `None` leaves them in plain text.
+    pub certificates: Option<Duration>,
     /// What is logged.
     pub log: &'static str,
 }
@@ -28,10 +33,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             replicas: 3,
+            later: 0,
             ticket_ttl: Duration::from_secs(3),
             doubt_wait: Duration::from_secs(1),
             max_staleness: Duration::from_secs(60),
             snapshot_after: 500,
+            certificates: None,
             log: "info,evermint_actors=debug,evermint_replica=debug",
         }
     }
@@ -70,16 +77,30 @@ pub(crate) fn serve(command: &mut Command, config: &Path) {
 
 /// Writes the configuration file of one of `all` replicas.
 pub(crate) fn write(options: &Options, dir: &Path, replica: &Replica, all: &[Replica]) {
+    let is_first = all
+        .first()
+        .is_some_and(|r| r.peer_port == replica.peer_port);
     let peers: Vec<String> = all
         .iter()
         .filter(|other| other.peer_port != replica.peer_port)
+        // Who founds a cluster that others join by tokens waits for nobody.
+        .filter(|_| options.certificates.is_none() || !is_first)
         .map(|other| format!("\"127.0.0.1:{}\"", other.peer_port))
         .collect();
     let millis = |time: Duration| format!("\"{}ms\"", time.as_millis());
+    let (peer_tls, join) = match options.certificates {
+        None => (String::new(), String::new()),
+        Some(lifetime) => (
+            format!("tls = \"built-in\"\ntls_lifetime = {}", millis(lifetime)),
+            format!("join_token_file = \"{}\"", replica.join_token.display()),
+        ),
+    };
     let text = format!(
         r#"data_dir = "{data_dir}"
-init = true
+init = {init}
+{join}
 peers = [{peers}]
+insecure_loopback = true
 max_staleness = {max_staleness}
 shutdown_grace = "3s"
 
@@ -88,6 +109,7 @@ listen = "127.0.0.1:{api}"
 
 [peer]
 listen = "127.0.0.1:{peer}"
+{peer_tls}
 
 [kek]
 file = "{kek}"
@@ -120,6 +142,7 @@ allow_loopback = true
 filter = "{log}"
 "#,
         data_dir = replica.data_dir.display(),
+        init = options.certificates.is_none() || is_first,
         peers = peers.join(", "),
         max_staleness = millis(options.max_staleness),
         api = replica.api_port,

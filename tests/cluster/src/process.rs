@@ -55,6 +55,22 @@ impl Process {
         self.child.try_wait().expect("the child can be waited for")
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When it has not within `bound`.
+    pub fn ended(mut self, bound: Duration) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.exit() {
+                return status;
+            }
+            let id = self.id();
+            assert!(started.elapsed() < bound, "process {id} has not ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Kills it with SIGKILL: it can do nothing about it. Returns when it is gone.
     pub fn kill(mut self) {
         self.reap();

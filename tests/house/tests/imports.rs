@@ -96,7 +96,11 @@ fn the_domain_knows_nobody_and_no_machine_knows_io() {
     assert!(ours("evermint-failpoint").is_empty());
     assert_eq!(ours("evermint-seal"), ["evermint-core"]);
     assert_eq!(ours("evermint-profiles"), ["evermint-core"]);
-    assert_eq!(ours("evermint-client"), ["evermint-core", "evermint-proto"]);
+    assert!(ours("evermint-tls").is_empty());
+    assert_eq!(
+        ours("evermint-client"),
+        ["evermint-core", "evermint-proto", "evermint-tls"]
+    );
     assert_eq!(ours("evermint-agent"), ["evermint-client", "evermint-core"]);
     for pure in ["evermint-core", "evermint-protocol"] {
         for impure in [

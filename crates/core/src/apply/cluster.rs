@@ -33,6 +33,21 @@ impl Tx<'_> {
         self.register_replica(installation, peer_address, api_address)
     }
 
+    /// In a cluster that admits replicas by tokens, those alone that it knows.
+    pub(super) fn announce_replica(
+        &mut self,
+        installation: InstallationId,
+        peer_address: &str,
+        api_address: &str,
+    ) -> Outcome {
+        let mut replicas = self.state.replicas.values();
+        let is_known = replicas.any(|r| r.installation == installation);
+        if self.state.authority.is_some() && !is_known {
+            return Err(Refusal::JoinTokenNeeded);
+        }
+        self.register_replica(installation, peer_address, api_address)
+    }
+
     pub(super) fn register_replica(
         &mut self,
         installation: InstallationId,

@@ -4,9 +4,10 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: `cluster`, `platform`, `provider`, `profile`, `refresh`,
-//! `route`, `sandbox` and `mint`, the mint protocol.
+//! Each family of commands has a file: `admission`, `cluster`, `platform`, `provider`, `profile`,
+//! `refresh`, `route`, `sandbox` and `mint`, the mint protocol.
 
+mod admission;
 mod cluster;
 mod mint;
 mod platform;
@@ -70,6 +71,7 @@ fn is_idempotent(command: &Command) -> bool {
             | Command::MintEarly { .. }
             | Command::AssignShards { .. }
             | Command::RegisterReplica { .. }
+            | Command::AdmitReplica { .. }
     )
 }
 
@@ -102,7 +104,7 @@ impl Tx<'_> {
                 installation,
                 peer_address,
                 api_address,
-            } => self.register_replica(*installation, peer_address, api_address),
+            } => self.announce_replica(*installation, peer_address, api_address),
             Command::RemoveReplica { replica } => self.remove_replica(*replica),
             Command::AssignShards { based_on, moves } => self.assign_shards(*based_on, moves),
 
@@ -233,6 +235,18 @@ impl Tx<'_> {
             Command::SetPlatformSetting { key, value } => {
                 self.set_platform_setting(key, value.as_ref())
             }
+
+            Command::AddAuthority { certificate, key } => self.add_authority(certificate, key),
+            Command::CreateJoinToken { id, lifetime_ms } => {
+                self.create_join_token(*id, *lifetime_ms)
+            }
+            Command::AdmitReplica {
+                token,
+                installation,
+                key,
+                peer_address,
+                api_address,
+            } => self.admit_replica(*token, *installation, *key, (peer_address, api_address)),
         }
     }
 

@@ -1,15 +1,19 @@
 //! `evermint cluster …`
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use evermint_client::TokenFile;
+use evermint_core::secret::Secret;
 use evermint_proto::v1;
 use evermint_proto::v1::cluster_client::ClusterClient;
 
 use crate::cli::Client;
+use crate::duration::Time;
 use crate::exit::usage;
-use crate::view::cluster::{Removal, Status};
+use crate::view::cluster::{JoinToken, Removal, Status};
 
 /// `evermint cluster …`
 #[derive(Debug, Subcommand)]
@@ -18,6 +22,20 @@ pub enum Command {
     Status(StatusArgs),
     /// Take a replica out for good: its id and its data directory are spent.
     Remove(RemoveArgs),
+    /// Make a token by which one new replica joins, once: for `serve --join-token-file`.
+    JoinToken(JoinTokenArgs),
+}
+
+/// Arguments of `cluster join-token`.
+#[derive(Args, Debug)]
+pub struct JoinTokenArgs {
+    /// For how long; at most a day.
+    #[arg(long, value_name = "TIME", default_value = "15m")]
+    lifetime: Time,
+    /// Write the token to this file, readable by its owner alone, instead of standard output. A
+    /// file that is there is replaced at once, as a whole.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Arguments of `cluster status`.
@@ -50,6 +68,7 @@ impl Command {
         match self {
             Self::Status(args) => status(args, client).await,
             Self::Remove(args) => remove(args, client).await,
+            Self::JoinToken(args) => join_token(args, client).await,
         }
     }
 }
@@ -83,6 +102,24 @@ async fn remove(args: RemoveArgs, client: &Client) -> Result<()> {
         replica: args.replica,
         removed: answer.removed,
     })
+}
+
+async fn join_token(args: JoinTokenArgs, client: &Client) -> Result<()> {
+    let request = v1::CreateJoinTokenRequest {
+        lifetime_secs: args.lifetime.as_millis().div_ceil(1_000),
+    };
+    let answer = client
+        .gateways
+        .write(async |wire| ClusterClient::new(wire).create_join_token(request).await)
+        .await?;
+    let mut token = JoinToken::new(answer);
+    if let Some(path) = args.out {
+        TokenFile::new(&path)
+            .replace(&Secret::from(token.take()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        token.file = Some(path);
+    }
+    client.out.show(&token)
 }
 
 fn confirm(replica: u64) -> Result<()> {

@@ -170,6 +170,7 @@ impl Cluster {
 /// Settings for a machine of one's own and tokens of a few seconds.
 fn quick() -> Settings {
     Settings {
+        insecure_loopback: true,
         issuers_allow_loopback: true,
         raft_heartbeat: Time::millis(100),
         raft_election_min: Time::millis(300),

@@ -1,11 +1,13 @@
 //! The cluster as one replica sees it.
 
+use std::path::PathBuf;
+
 use evermint_proto::v1;
 use serde::Serialize;
 
 use super::{text_cell, word};
 use crate::out::{At, Render};
-use crate::page::{Cell, Page, Tone, span};
+use crate::page::{Cell, Page, Tone, absolute, span};
 
 /// The answer of `cluster status`.
 #[derive(Debug, Serialize)]
@@ -246,6 +248,50 @@ impl Render for Removal {
             )),
             false => Cell::new(format!("there was no replica {id}"), Tone::Dim),
         });
+    }
+}
+
+/// The answer of `cluster join-token`. It has no `Debug`: it holds the token.
+#[derive(Serialize)]
+pub struct JoinToken {
+    /// The token, unless it went into a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// The file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// When it ends.
+    pub expires_at: At,
+}
+
+impl JoinToken {
+    /// What the gateway answered.
+    pub fn new(answer: v1::CreateJoinTokenResponse) -> Self {
+        Self {
+            token: Some(answer.token),
+            file: None,
+            expires_at: At(answer.expires_at_ms),
+        }
+    }
+
+    /// Takes the token out, so that it is not shown.
+    pub fn take(&mut self) -> String {
+        self.token.take().unwrap_or_default()
+    }
+}
+
+impl Render for JoinToken {
+    /// The token alone, so that a script can take it; or where it is.
+    fn render(&self, page: &mut Page) {
+        match (&self.token, &self.file) {
+            (Some(token), _) => page.line(token.as_str()),
+            (None, Some(file)) => page.line(format!(
+                "a token for one new replica, good until {}, is in {}",
+                absolute(self.expires_at.0),
+                file.display()
+            )),
+            (None, None) => {}
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use evermint_core::admission::JoinTicket;
 use evermint_core::secret::{DataKeyId, Secret};
 use evermint_gateway::{AdminToken, GatewayKey, Limits, TlsFiles, TokenRules, UpstreamGateway};
-use evermint_seal::{FileAccess, Kek, generate_data_key};
+use evermint_seal::{FileAccess, Kek, Keyring, generate_data_key};
 
 use crate::exit::{advised, usage};
-use crate::settings::Settings;
+use crate::settings::{PeerTls, Settings};
 
 /// The id of a cluster's first data key.
 const FIRST_DATA_KEY: DataKeyId = DataKeyId(1);
@@ -85,6 +87,7 @@ pub(super) fn issuers(settings: &Settings) -> Result<evermint_minter::Config> {
 pub(super) fn node(
     settings: &Settings,
     kek: &Kek,
+    keyring: &Arc<Keyring>,
     api_addr: SocketAddr,
 ) -> Result<evermint_replica::Config> {
     let mut config = evermint_replica::Config::new(&settings.data_dir, settings.peer_listen);
@@ -105,18 +108,23 @@ pub(super) fn node(
             wrapped: generate_data_key(kek)?,
         });
     }
-    if let (Some(ca), Some(certificate), Some(key)) = (
-        &settings.peer_tls_ca,
-        &settings.peer_tls_cert,
-        &settings.peer_tls_key,
-    ) {
-        config.tls = Some(evermint_replica::Tls {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            ca: ca.clone(),
-            server_name: settings.peer_tls_name.clone(),
-        });
-    }
+    config.tls = match settings.peer_tls() {
+        PeerTls::Off => None,
+        PeerTls::BuiltIn => Some(evermint_replica::Tls::BuiltIn(
+            evermint_replica::BuiltInTls {
+                kek: kek.clone(),
+                keyring: Arc::clone(keyring),
+                lifetime: settings.peer_tls_lifetime.get(),
+                ticket: settings
+                    .join_token_file
+                    .as_deref()
+                    .map(join_token)
+                    .transpose()?
+                    .flatten(),
+            },
+        )),
+        PeerTls::Files => files(settings).map(evermint_replica::Tls::Files),
+    };
     config.timing = evermint_replica::Timing {
         heartbeat: settings.raft_heartbeat.get(),
         election_timeout_min: settings.raft_election_min.get(),
@@ -132,6 +140,37 @@ pub(super) fn node(
     };
     config.cache_bytes = settings.store_cache_mib.saturating_mul(1 << 20);
     Ok(config)
+}
+
+fn files(settings: &Settings) -> Option<evermint_replica::TlsFiles> {
+    Some(evermint_replica::TlsFiles {
+        certificate: settings.peer_tls_cert.clone()?,
+        key: settings.peer_tls_key.clone()?,
+        ca: settings.peer_tls_ca.clone()?,
+        server_name: settings.peer_tls_name.clone(),
+    })
+}
+
+/// The join token, which may be gone once it was used.
+fn join_token(path: &Path) -> Result<Option<JoinTicket>> {
+    let advice = "`evermint cluster join-token --out FILE`, where the cluster runs";
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            tracing::info!(path = %path.display(), "there is no join token");
+            return Ok(None);
+        }
+        Err(error) => {
+            let problem = format!(
+                "cannot read the join token from {}: {error}",
+                path.display()
+            );
+            return Err(advised(problem, advice));
+        }
+    };
+    let ticket = JoinTicket::parse(&text);
+    let ticket = ticket.map_err(|error| advised(format!("{} {error}", path.display()), advice))?;
+    Ok(Some(ticket))
 }
 
 /// Whose tokens sandboxes may show.

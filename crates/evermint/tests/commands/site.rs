@@ -70,6 +70,7 @@ impl Site {
             peer_listen: free,
             issuers_allow_loopback: true,
             issuers_stand_ins: vec![google.parse().unwrap()],
+            insecure_loopback: true,
             ..Settings::default()
         };
         let starting = Box::pin(Replica::start(settings));

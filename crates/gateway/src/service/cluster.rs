@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use evermint_core::admission::{JOIN_TOKEN_LIFETIME_MAX, JoinTicket, JoinTokenId, sha256};
+use evermint_core::command::Command;
 use evermint_core::id::ReplicaId;
+use evermint_core::secret::Secret;
 use evermint_core::state::State;
 use evermint_core::time::millis;
 use evermint_proto::v1;
 use evermint_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use super::Services;
 use crate::rim::Rim;
 use crate::{show, status};
+
+/// How long a join token is good for if nobody says.
+const JOIN_TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 #[tonic::async_trait]
 impl Cluster for Services {
@@ -100,6 +108,44 @@ impl Cluster for Services {
             .await
             .map_err(|e| status::uncontrolled(&e))?;
         Ok(Response::new(v1::RemoveReplicaResponse { removed }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let lifetime_secs = request.into_inner().lifetime_secs;
+        let mut rim = Rim::default();
+        if lifetime_secs > JOIN_TOKEN_LIFETIME_MAX.as_secs() {
+            let most = JOIN_TOKEN_LIFETIME_MAX.as_secs();
+            rim.problem("lifetime_secs", format!("must be at most {most}"));
+        }
+        rim.finish(|| Some(()))?;
+        let lifetime = match lifetime_secs {
+            0 => JOIN_TOKEN_LIFETIME,
+            secs => Duration::from_secs(secs),
+        };
+        let mut token = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(&mut *token).map_err(|_| status::internal("no randomness"))?;
+        let token = Secret::new(*token);
+        let id = JoinTokenId(sha256(token.expose()));
+        let lifetime_ms = millis(lifetime);
+        let create = Command::CreateJoinToken { id, lifetime_ms };
+        let written = self.propose(create).await?;
+        self.reach(written.position).await?;
+        let state = self.state();
+        let gone = || status::internal("the join token is gone already");
+        let made = state.join_tokens.get(&id).ok_or_else(gone)?;
+        let authority = state.authority.as_ref().ok_or_else(gone)?;
+        let ticket = JoinTicket {
+            authority: sha256(&authority.certificate),
+            token,
+        };
+        Ok(Response::new(v1::CreateJoinTokenResponse {
+            token: ticket.expose(),
+            expires_at_ms: made.expires_at.0,
+            server_time_ms: self.ports.view.now().0,
+        }))
     }
 }
 

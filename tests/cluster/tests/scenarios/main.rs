@@ -4,6 +4,7 @@ mod bad_input;
 mod cold_restart;
 mod isolation;
 mod issuers;
+mod joining;
 mod leader_kills;
 mod lost_answer;
 mod openshell;
