@@ -40,9 +40,12 @@ impl Face {
         }
         let none = || status::no_workspace(text);
         let workspace = Workspace::new(text).map_err(|_| none())?;
-        self.find(|state| state.has_workspace(&workspace).then_some(()))
-            .await?
-            .ok_or_else(none)?;
+        // A gateway behind has workspaces of its own, in which nothing of ours need be yet.
+        if self.behind().is_none() {
+            self.find(|state| state.has_workspace(&workspace).then_some(()))
+                .await?
+                .ok_or_else(none)?;
+        }
         Ok(workspace)
     }
 

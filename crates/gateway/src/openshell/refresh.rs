@@ -58,9 +58,7 @@ pub(super) async fn configure(
     let strategy = strategy(request.strategy)?;
     check_material(&request)?;
     let provider = provider(face, &request.workspace, name.as_ref()).await?;
-    if strategy == Strategy::AwsStsAssumeRole
-        && !settings::is_on(&face.state(), settings::PROVIDERS_V2)
-    {
+    if strategy == Strategy::AwsStsAssumeRole && !settings::is_on(face, settings::PROVIDERS_V2) {
         return Err(error::precondition(
             "AWS STS refresh requires the gateway setting providers_v2_enabled=true",
         ));

@@ -1,4 +1,5 @@
-//! Settings of the gateway. Evermint keeps those that OpenShell's clients know, for them.
+//! Settings of the gateway. Evermint keeps those that OpenShell's clients know, for them; with a
+//! gateway behind this one, settings and policies are that one's.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,7 @@ use evermint_core::state::State;
 use evermint_proto::openshell::sandbox::v1 as sandbox;
 use evermint_proto::openshell::sandbox::v1::setting_value::Value;
 use evermint_proto::openshell::v1;
+use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
 use tonic::{Request, Status};
 
 use super::{Face, meta, status};
@@ -31,8 +33,13 @@ const REGISTERED: [(&str, Kind); 4] = [
 
 pub(super) async fn get(
     face: &Face,
-    _: Request<sandbox::GetGatewayConfigRequest>,
+    request: Request<sandbox::GetGatewayConfigRequest>,
 ) -> Result<sandbox::GetGatewayConfigResponse, Status> {
+    if let Some(behind) = face.behind() {
+        let mut behind = OpenShellClient::new(behind);
+        let answer = behind.get_gateway_config(request).await?;
+        return Ok(answer.into_inner());
+    }
     face.settle().await;
     let state = face.state();
     Ok(sandbox::GetGatewayConfigResponse {
@@ -45,6 +52,11 @@ pub(super) async fn update(
     face: &Face,
     request: Request<v1::UpdateConfigRequest>,
 ) -> Result<v1::UpdateConfigResponse, Status> {
+    if let Some(behind) = face.behind() {
+        let mut behind = OpenShellClient::new(behind);
+        let answer = behind.update_config(request).await?;
+        return Ok(answer.into_inner());
+    }
     let request = request.into_inner();
     let parts = [
         request.policy.is_some(),
@@ -129,9 +141,11 @@ fn shown(state: &State) -> BTreeMap<String, sandbox::SettingValue> {
         .collect()
 }
 
-/// Whether a flag is set, and on.
-pub(super) fn is_on(state: &State, key: &str) -> bool {
-    state.platform.settings.get(key) == Some(&SettingValue::Bool(true))
+/// Whether a flag is set, and on, as far as the gateway's settings are kept here.
+pub(super) fn is_on(face: &Face, key: &str) -> bool {
+    let state = face.state();
+    let value = state.platform.settings.get(key);
+    face.behind().is_some() || value == Some(&SettingValue::Bool(true))
 }
 
 fn parsed(

@@ -1,5 +1,5 @@
 //! Workspaces. To Evermint a workspace is a name, and is there as soon as something is in it;
-//! OpenShell's clients create it first.
+//! OpenShell's clients create it first. With a gateway behind this one, they are that one's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,7 @@ use evermint_core::provider::Notes;
 use evermint_core::state::State;
 use evermint_proto::openshell::datamodel::v1 as datamodel;
 use evermint_proto::openshell::v1;
+use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
@@ -20,6 +21,11 @@ pub(super) async fn create(
     face: &Face,
     request: Request<v1::CreateWorkspaceRequest>,
 ) -> Result<v1::CreateWorkspaceResponse, Status> {
+    if let Some(behind) = face.behind() {
+        let mut behind = OpenShellClient::new(behind);
+        let answer = behind.create_workspace(request).await?;
+        return Ok(answer.into_inner());
+    }
     let request = request.into_inner();
     if request.name.trim().is_empty() {
         return Err(status::invalid("name is required"));
@@ -44,6 +50,11 @@ pub(super) async fn get(
     face: &Face,
     request: Request<v1::GetWorkspaceRequest>,
 ) -> Result<v1::GetWorkspaceResponse, Status> {
+    if let Some(behind) = face.behind() {
+        let mut behind = OpenShellClient::new(behind);
+        let answer = behind.get_workspace(request).await?;
+        return Ok(answer.into_inner());
+    }
     let request = request.into_inner();
     if request.name.trim().is_empty() {
         return Err(status::invalid("name is required"));
@@ -58,6 +69,11 @@ pub(super) async fn list(
     face: &Face,
     request: Request<v1::ListWorkspacesRequest>,
 ) -> Result<v1::ListWorkspacesResponse, Status> {
+    if let Some(behind) = face.behind() {
+        let mut behind = OpenShellClient::new(behind);
+        let answer = behind.list_workspaces(request).await?;
+        return Ok(answer.into_inner());
+    }
     let request = request.into_inner();
     let wanted = selector(&request.label_selector)?;
     face.settle().await;

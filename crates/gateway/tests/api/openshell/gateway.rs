@@ -1,7 +1,7 @@
 //! The gateway itself, its settings, and workspaces.
 
 use evermint_core::secret::Secret;
-use evermint_gateway::{AdminToken, Config};
+use evermint_gateway::{AdminToken, Config, UpstreamGateway};
 use evermint_proto::openshell::datamodel::v1 as datamodel;
 use evermint_proto::openshell::sandbox::v1 as sandbox;
 use evermint_proto::openshell::sandbox::v1::setting_value::Value;
@@ -75,6 +75,51 @@ async fn a_method_of_openshell_that_is_none_of_ours_is_told_what_this_is() {
             "this is Evermint",
         )
         .await;
+}
+
+#[tokio::test]
+async fn settings_and_workspaces_are_those_of_a_gateway_behind() {
+    let behind = Harness::start().await;
+    let front = Harness::with(Config {
+        upstream_gateway: Some(UpstreamGateway {
+            url: format!("http://{}", behind.address),
+            ca: None,
+        }),
+        ..config()
+    })
+    .await;
+    let mut client = front.openshell();
+    let create = v1::CreateWorkspaceRequest {
+        name: "red".to_owned(),
+        ..Default::default()
+    };
+    client.create_workspace(create).await.unwrap();
+    let key = "proposal_approval_mode";
+    let auto = set(key, Some(Value::StringValue("auto".to_owned())));
+    client.update_config(auto).await.unwrap();
+    for harness in [&front, &behind] {
+        let mut client = harness.openshell();
+        let get = v1::GetWorkspaceRequest {
+            name: "red".to_owned(),
+        };
+        client.get_workspace(get).await.unwrap();
+        let list = v1::ListWorkspacesRequest::default();
+        let list = client.list_workspaces(list).await.unwrap().into_inner();
+        assert_eq!(list.workspaces.len(), 2);
+        let get = sandbox::GetGatewayConfigRequest {};
+        let got = client.get_gateway_config(get).await.unwrap().into_inner();
+        assert!(got.settings[key].value.is_some());
+    }
+    assert_eq!(front.cluster.committed().platform.revision, 0);
+
+    // A workspace of theirs is one to put providers into, and those are ours.
+    let create = v1::CreateProviderRequest {
+        provider: Some(super::provider("main", "acme", &[("TOKEN", "1")])),
+        workspace: "red".to_owned(),
+    };
+    client.create_provider(create).await.unwrap();
+    assert_eq!(front.cluster.committed().providers.len(), 1);
+    assert!(behind.cluster.committed().providers.is_empty());
 }
 
 fn set(key: &str, value: Option<Value>) -> v1::UpdateConfigRequest {
