@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use axum::http::StatusCode;
 use evermint_core::command::Command;
 use evermint_core::credential::{Credential, Verdict};
 use evermint_core::id::{CredentialId, CredentialKey, Name, Workspace};
@@ -378,22 +379,28 @@ fn failed(credential: &Credential) -> Status {
     let Some(health) = health else {
         return error::aborted("the refresh was deleted while the mint ran");
     };
-    let answered = health.cause.starts_with("HTTP ");
-    let cause = match (health.cause.as_str(), answered) {
+    let answer = answer(&health.cause);
+    let cause = match (health.cause.as_str(), answer) {
         ("", _) => "the mint was overtaken by another one".to_owned(),
-        (cause, true) => format!("token endpoint returned {cause}"),
-        (cause, false) => cause.to_owned(),
+        (cause, Some(status)) => format!("token endpoint returned HTTP {status}: {cause}"),
+        (cause, None) => cause.to_owned(),
     };
     match health.verdict {
         Verdict::InDoubt | Verdict::Fresh | Verdict::Pending => error::aborted(cause),
         // An issuer that was not reached may be, later; one that refused has to be seen to.
-        Verdict::Retrying if !answered => error::unavailable(cause),
+        Verdict::Retrying if answer.is_none() => error::unavailable(cause),
         Verdict::Retrying
         | Verdict::Throttled
         | Verdict::Misconfigured
         | Verdict::NeedsReauthorization
         | Verdict::Expired => error::precondition(cause),
     }
+}
+
+/// The status that a token endpoint answered with, if it answered: the cause of a failure names it.
+fn answer(cause: &str) -> Option<StatusCode> {
+    let (_, rest) = cause.split_once("HTTP ")?;
+    StatusCode::from_bytes(rest.as_bytes().get(..3)?).ok()
 }
 
 /// How a refresh stands, in the few words that this face has for it; `None` if there is none.
@@ -446,6 +453,26 @@ mod tests {
             ("client_id", "client_id"),
         ] {
             assert_eq!(ours_of(given.to_owned()), known);
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_answered_is_told_from_one_that_did_not() {
+        for (cause, status) in [
+            (
+                "invalid_client (HTTP 401): client authentication failed",
+                Some(401),
+            ),
+            ("HTTP 503 with an empty body", Some(503)),
+            (
+                "token endpoint redirects to elsewhere (HTTP 302)",
+                Some(302),
+            ),
+            ("idp.example could not be reached: refused", None),
+            ("material client_id is missing", None),
+            ("", None),
+        ] {
+            assert_eq!(answer(cause).map(|s| s.as_u16()), status, "{cause}");
         }
     }
 

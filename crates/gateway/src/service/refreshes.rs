@@ -236,7 +236,14 @@ fn rotated(state: &State, id: &CredentialId) -> Option<Outcome> {
     let Some(refresh) = &credential.refresh else {
         return Some(Outcome::Failed);
     };
-    if refresh.due_reason == Reason::Rotate || credential.ticket().is_some() {
+    if credential.ticket().is_some() {
+        return None;
+    }
+    // A mint that ran when the wish came has ended so that no other one is tried.
+    if refresh.health.verdict.is_final() {
+        return Some(Outcome::Failed);
+    }
+    if refresh.due_reason == Reason::Rotate {
         return None;
     }
     let end = credential.settled.as_ref().map(|settled| settled.end);

@@ -2,6 +2,7 @@
 //! call and each at another replica: as its requests are, and with the metadata that it sends.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use evermint_cluster_tests::{Cluster, Idp, Options, TTL_FOR_EVER, unix_ms};
 use evermint_issuer::{Authentication, Client};
@@ -12,7 +13,7 @@ use evermint_proto::openshell::sandbox::v1::NetworkEndpoint;
 use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
 use evermint_proto::openshell::v1::{self, ProviderCredentialRefreshStrategy as Strategy};
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 /// Calls, each at the replica after that of the one before.
@@ -24,7 +25,10 @@ struct Cli<'c> {
 impl Cli<'_> {
     fn channel(&mut self) -> Channel {
         self.calls += 1;
-        self.cluster.admin().on(self.calls % self.cluster.len())
+        let replica = self.cluster.replica(self.calls % self.cluster.len());
+        let url = format!("http://127.0.0.1:{}", replica.api_port);
+        let endpoint = Endpoint::from_shared(url).expect("a URL");
+        endpoint.timeout(CALL).connect_lazy()
     }
 
     fn gateway(&mut self) -> OpenShellClient<Channel> {
@@ -48,6 +52,8 @@ fn with<T>(message: T) -> Request<T> {
     request
 }
 
+/// How long one call may take; a rotation waits for its mint.
+const CALL: Duration = Duration::from_secs(60);
 const KEY: &str = "ACME_TOKEN";
 const WORKSPACE: &str = "default";
 

@@ -379,3 +379,37 @@ async fn what_has_no_refresh_has_none_to_look_at_or_delete() {
         .await;
     assert!(!answer.unwrap().into_inner().deleted);
 }
+
+#[tokio::test]
+async fn a_rotation_is_not_waited_for_once_the_mint_before_it_was_refused() {
+    let harness = start().await;
+    let mut client = harness.openshell();
+    let configure = configure(&GOOD);
+    client.configure_provider_refresh(configure).await.unwrap();
+    let id = harness.credential("main", KEY);
+    // The first mint runs when the wish comes, and ends so that no other is tried.
+    let ticket = harness.cluster.grant(&id);
+    let cluster = harness.cluster.clone();
+    once_wished(&harness, move || {
+        let failure = Failure {
+            class: FailureClass::ConfigRefused,
+            cause: "HTTP 401: invalid_client".to_owned(),
+            remedy: String::new(),
+            retry_after_ms: None,
+        };
+        cluster.apply(Command::FailMint {
+            credential: id,
+            ticket,
+            failure,
+        });
+    });
+    let words = "token endpoint returned HTTP 401";
+    harness
+        .refuses(
+            "RotateProviderCredential",
+            rotate(KEY),
+            Code::FailedPrecondition,
+            words,
+        )
+        .await;
+}
