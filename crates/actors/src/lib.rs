@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Root ─┬─ Placement ─── Shard (one for each shard owned here) ─── Credential (owns its timer)
-//!       └─ Salvage       (what former lives of this replica left unsettled)
+//!       ├─ Salvage       (what former lives of this replica left unsettled)
+//!       └─ Revocation    (tells issuers what they shall honour no more)
 //! ```
 //!
 //! Actors are thin shells: what a credential does next is decided by
@@ -20,6 +21,7 @@ mod journal;
 mod line;
 mod mint;
 mod placement;
+mod revocation;
 mod room;
 mod root;
 mod salvage;

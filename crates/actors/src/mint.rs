@@ -139,6 +139,11 @@ fn seal(room: &Room, credential: &Credential, minted: Minted) -> Result<SealedMi
         outputs,
         lifetime_ms: minted.lifetime.map(millis),
         new_material,
+        material_lifetimes_ms: minted
+            .material_lifetimes
+            .into_iter()
+            .map(|(name, lifetime)| (name, millis(lifetime)))
+            .collect(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The root of the tree: starts it, keeps its two branches alive, and ends it.
+//! The root of the tree: starts it, keeps its branches alive, and ends it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::journal::{Journal, JournalError};
 use crate::line::Lines;
 use crate::placement::{PlacementActor, PlacementMsg};
+use crate::revocation::RevocationActor;
 use crate::room::Room;
 use crate::salvage::SalvageActor;
 
@@ -105,6 +106,7 @@ enum RootMsg {
 enum Branch {
     Placement,
     Salvage,
+    Revocation,
 }
 
 struct RootState {
@@ -127,6 +129,7 @@ impl Actor for RootActor {
         // The past first: what it settles, the present need not wait for.
         myself.cast(RootMsg::Start(Branch::Salvage))?;
         myself.cast(RootMsg::Start(Branch::Placement))?;
+        myself.cast(RootMsg::Start(Branch::Revocation))?;
         Ok(RootState {
             room,
             placement: None,
@@ -205,6 +208,11 @@ impl RootState {
             }
             Branch::Salvage => {
                 let (child, _) = SalvageActor::spawn_linked(None, SalvageActor, room, cell).await?;
+                child.get_id()
+            }
+            Branch::Revocation => {
+                let (child, _) =
+                    RevocationActor::spawn_linked(None, RevocationActor, room, cell).await?;
                 child.get_id()
             }
         };

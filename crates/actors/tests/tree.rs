@@ -12,12 +12,13 @@ use evermint_core::credential::{Credential, Phase, Reason, RefreshConfig, Ticket
 use evermint_core::id::*;
 use evermint_core::mint::{Failure, FailureClass};
 use evermint_core::port::{Clock, StateView};
+use evermint_core::revocation::{End, Stage};
 use evermint_core::secret::Secret;
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
 use evermint_core::strategy::Strategy;
 use evermint_core::time::Clocks;
-use evermint_fakes::{FakeCluster, FakeMinter, MISSING, Script, TokioClock};
+use evermint_fakes::{FakeCluster, FakeMinter, MISSING, Revoked, Script, TokioClock};
 use evermint_protocol::journal::{JournalEntry, Progress, SealedMint};
 use evermint_seal::Context;
 use tempfile::TempDir;
@@ -113,6 +114,7 @@ impl World {
                     .iter()
                     .map(|(output, key)| ((*output).to_owned(), CredentialKey::new(*key).unwrap()))
                     .collect(),
+                revoke_url: "https://issuer.example/revoke".to_owned(),
                 ..RefreshConfig::new(Strategy::OAuth2RefreshToken, "https://issuer.example/token")
             },
             material: BTreeMap::from([("refresh_token".to_owned(), sealed)]),
@@ -503,6 +505,7 @@ async fn an_answer_in_the_journal_is_handed_in_after_a_restart() {
             "refresh_token".to_owned(),
             seal(Context::material(&id, "refresh_token"), "rt-saved"),
         )]),
+        material_lifetimes_ms: BTreeMap::new(),
     };
     journal(&w, &id, ticket, Progress::Response(mint)).await;
     let tree = w.tree().await;
@@ -541,5 +544,93 @@ async fn a_request_that_may_have_been_sent_is_not_given_back() {
     w.generation(&id, 1).await;
     let waited = w.cluster.now().since(since);
     assert!(waited >= Duration::from_millis(Settings::default().doubt_wait_ms));
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+}
+
+/// Configures a grant that can be revoked, and has it minted once.
+async fn revocable(w: &World) -> CredentialId {
+    let id = w.grant(1);
+    w.generation(&id, 1).await;
+    id
+}
+
+/// Waits until every revocation has ended.
+async fn told(w: &World) -> End {
+    let ended = |s: &State| match &s.revocations.values().next()?.stage {
+        Stage::Ended(ended) => Some(ended.end.clone()),
+        Stage::Open(_) => None,
+    };
+    w.cluster.until("an end", ended).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_is_told_with_the_newest_tokens_and_again_if_it_cannot() {
+    let w = World::new([mints()]);
+    let tree = w.tree().await;
+    let credential = revocable(&w).await;
+    w.minter
+        .refuse_revocations([failure(FailureClass::Transient)]);
+    let answer = w.cluster.apply(Command::RevokeRefresh {
+        credential: credential.clone(),
+    });
+    answer.outcome.unwrap();
+    assert_eq!(told(&w).await, End::Told);
+    let expected = Revoked {
+        credential,
+        grant: Some("rt-1".to_owned()),
+        tokens: vec!["token-1".to_owned()],
+    };
+    assert_eq!(w.minter.revoked(), [expected.clone(), expected]);
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mint_under_way_is_finished_and_what_it_brings_is_revoked() {
+    let slow = Script::Mint {
+        after: Duration::from_secs(5),
+        lifetime: LIFETIME,
+    };
+    let w = World::new([mints(), slow]);
+    let tree = w.tree().await;
+    let credential = revocable(&w).await;
+    let rotate = Command::RotateCredential {
+        credential: credential.clone(),
+    };
+    w.cluster.apply(rotate).outcome.unwrap();
+    w.until("a ticket", &credential, |c| c.ticket().is_some())
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let provider = Command::RevokeProvider { id: ProviderId(1) };
+    w.cluster.apply(provider).outcome.unwrap();
+    assert_eq!(told(&w).await, End::Told);
+    let revoked = w.minter.revoked();
+    assert_eq!(revoked.len(), 1);
+    assert_eq!(revoked[0].grant.as_deref(), Some("rt-2"));
+    assert_eq!(revoked[0].tokens, ["token-1", "token-2"]);
+    assert!(tree.shutdown(Duration::from_secs(60)).await);
+    assert_eq!(w.journal(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_former_life_is_revoked_with_the_rest() {
+    let w = World::new([mints()]);
+    let ticket = TicketId(5);
+    let id = left_behind(&w, ticket);
+    let keyring = w.cluster.keyring();
+    let value = Context::value(&id, &id.key);
+    let late = keyring.seal(&value, &Secret::from("late")).unwrap();
+    let mint = SealedMint {
+        outputs: BTreeMap::from([(id.key.clone(), late)]),
+        lifetime_ms: None,
+        new_material: BTreeMap::new(),
+        material_lifetimes_ms: BTreeMap::new(),
+    };
+    journal(&w, &id, ticket, Progress::Response(mint)).await;
+    let provider = Command::RevokeProvider { id: ProviderId(1) };
+    w.cluster.apply(provider).outcome.unwrap();
+    let tree = w.tree().await;
+    assert_eq!(told(&w).await, End::Told);
+    let revoked = w.minter.revoked();
+    assert_eq!(revoked.last().unwrap().tokens, ["late"]);
     assert!(tree.shutdown(Duration::from_secs(60)).await);
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::Reason;
 use crate::id::{CredentialId, Generation, Position, ReplicaId, TicketId};
+use crate::revocation::{End, Target};
 use crate::time::UnixMs;
 
 /// A line of the replicated audit trail. Never holds a secret.
@@ -41,6 +42,19 @@ pub enum AuditEvent {
         command: String,
         /// What it was about.
         object: String,
+    },
+    /// A revocation came to its end, and its material was destroyed.
+    Revocation {
+        /// Of which credential's tokens.
+        credential: CredentialId,
+        /// What was to be revoked.
+        target: Target,
+        /// Who tried last; `None` if nobody did.
+        replica: Option<ReplicaId>,
+        /// After how many tries.
+        tries: u32,
+        /// How it ended.
+        end: End,
     },
 }
 

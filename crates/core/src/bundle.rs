@@ -181,7 +181,8 @@ impl Affected {
                 | Key::SigningKey(_)
                 | Key::Platform
                 | Key::Authority
-                | Key::JoinToken(_) => {}
+                | Key::JoinToken(_)
+                | Key::Revocation(_) => {}
             }
         }
         affected

@@ -19,6 +19,7 @@ use crate::mint::Failure;
 use crate::platform::SettingValue;
 use crate::profile::{Profile, Scope};
 use crate::provider::Notes;
+use crate::revocation::RevocationId;
 use crate::secret::{DataKeyId, Sealed, WrappedKey};
 use crate::settings::Settings;
 use crate::time::UnixMs;
@@ -186,6 +187,8 @@ pub enum Command {
         /// From before the request was sent; `None` means the configured default.
         lifetime_ms: Option<u64>,
         new_material: BTreeMap<String, Sealed>,
+        /// How long pieces of material last, from before the request was sent.
+        material_lifetimes_ms: BTreeMap<String, u64>,
     },
     FailMint {
         credential: CredentialId,
@@ -258,6 +261,38 @@ pub enum Command {
         peer_address: String,
         api_address: String,
     },
+
+    // Revocation at the issuer.
+    /// Deletes a provider and has the grants behind its credentials revoked, as far as their
+    /// issuers can be told. Refused if none can, and where a deletion is.
+    RevokeProvider {
+        id: ProviderId,
+    },
+    /// Deletes a refresh and has its grant revoked. Refused if its issuer cannot be told.
+    RevokeRefresh {
+        credential: CredentialId,
+    },
+    /// Makes the next mint due at once, and has the value that is served now revoked a while after
+    /// the new one came.
+    RevokeValue {
+        credential: CredentialId,
+        grace_ms: u64,
+    },
+    /// The right to try to tell an issuer. Counts the try.
+    ClaimRevocation {
+        revocation: RevocationId,
+        owner: ReplicaId,
+        session: SessionId,
+        shard_epoch: ShardEpoch,
+        /// Tries before this one: a late duplicate never matches.
+        expected_tries: u32,
+    },
+    /// The end of a try: the issuer agreed, or it failed.
+    SettleRevocation {
+        revocation: RevocationId,
+        tries: u32,
+        failure: Option<Failure>,
+    },
 }
 
 impl Command {
@@ -296,6 +331,11 @@ impl Command {
             Self::AddAuthority { .. } => "add-authority",
             Self::CreateJoinToken { .. } => "create-join-token",
             Self::AdmitReplica { .. } => "admit-replica",
+            Self::RevokeProvider { .. } => "revoke-provider",
+            Self::RevokeRefresh { .. } => "revoke-refresh",
+            Self::RevokeValue { .. } => "revoke-value",
+            Self::ClaimRevocation { .. } => "claim-revocation",
+            Self::SettleRevocation { .. } => "settle-revocation",
         }
     }
 
@@ -452,6 +492,17 @@ pub enum Refusal {
     /// The ticket is not, or no longer, the credential's.
     #[error("the ticket is not current")]
     TicketNotCurrent,
+    /// Nobody knows how to tell the issuer.
+    #[error("credential {0} cannot be revoked: its refresh has no revocation endpoint")]
+    NotRevocable(CredentialKey),
+    /// To revoke one token may end the grant that the next ones come from.
+    #[error(
+        "the tokens of credential {0} come from one grant, which an issuer may end with any of them"
+    )]
+    GrantAtStake(CredentialKey),
+    /// Another try is under way, or it is not its time, or the revocation has ended.
+    #[error("the revocation is not to be tried now")]
+    RevocationNotDue,
     /// The result came under a configuration that is no longer in force; its ticket is freed.
     #[error("the refresh was reconfigured while the mint ran; its result was dropped")]
     Voided,
@@ -481,6 +532,7 @@ pub enum Kind {
     Shard,
     Profile,
     Workspace,
+    Revocation,
 }
 
 impl std::fmt::Display for Kind {
@@ -494,6 +546,7 @@ impl std::fmt::Display for Kind {
             Self::Shard => "shard",
             Self::Profile => "profile",
             Self::Workspace => "workspace",
+            Self::Revocation => "revocation",
         })
     }
 }

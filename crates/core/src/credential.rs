@@ -84,6 +84,32 @@ pub struct Refresh {
     pub last_mint_at: Option<UnixMs>,
     /// A mint of this grant whose outcome was never learned; named if the grant turns out dead.
     pub lost: Option<LostMint>,
+    /// When pieces of material end, as the issuer said with the last mint.
+    pub learned_ends: BTreeMap<String, LearnedEnd>,
+    /// The value of that generation is to be revoked once another one has taken its place.
+    pub doomed: Option<Doomed>,
+}
+
+/// The end of a piece of material, as an issuer tells it with each answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedEnd {
+    /// When.
+    pub at: UnixMs,
+    /// Whether mints do not put it off: then a person has to act before it comes.
+    pub is_fixed: bool,
+}
+
+/// A value that is to be revoked once another one has taken its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doomed {
+    /// Which.
+    pub generation: Generation,
+    /// Where the wish stands in the history.
+    pub asked: Position,
+    /// When it was asked for.
+    pub asked_at: UnixMs,
+    /// How long after the new value came, in milliseconds: who holds the old one changes over.
+    pub grace_ms: u64,
 }
 
 /// The part of a refresh that an operator writes and anyone may read.
@@ -93,6 +119,9 @@ pub struct RefreshConfig {
     pub strategy: Strategy,
     /// Where: the issuer's token endpoint.
     pub token_url: String,
+    /// Where its tokens are revoked ([RFC 7009](https://www.rfc-editor.org/rfc/rfc7009)); empty if
+    /// nowhere.
+    pub revoke_url: String,
     /// With which scopes.
     pub scopes: Vec<String>,
     /// Public material by name.
@@ -119,6 +148,7 @@ impl RefreshConfig {
         Self {
             strategy,
             token_url: token_url.into(),
+            revoke_url: String::new(),
             scopes: Vec::new(),
             material: BTreeMap::new(),
             outputs: BTreeMap::new(),

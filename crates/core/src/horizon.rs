@@ -1,10 +1,14 @@
 //! The ends of root material. Client secrets, certificates and refresh tokens end too, and without
-//! a word of it the first sign is a mint that fails. Operators declare these ends; status announces
-//! the first one before it comes.
+//! a word of it the first sign is a mint that fails. Operators declare these ends, and issuers tell
+//! that of a refresh token with each answer; status announces the first one before it comes.
+//!
+//! An end that each mint puts off is no news: the next mint is due before it. One that stays where
+//! it was from one mint to the next is the end of the authorization, and a person has to act.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::credential::{LearnedEnd, Refresh};
 use crate::time::UnixMs;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -12,8 +16,71 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// From this long before its end on, the end of a piece of material is announced.
 pub const SOON: Duration = Duration::from_secs(30 * 86_400);
 
+/// What a second piece of material beside a first one is called: the first one's name and this.
+pub const NEXT: &str = "_next";
+
 /// From this long before its end on, the announcement is urgent.
 pub const URGENT: Duration = Duration::from_secs(7 * 86_400);
+
+/// A mint whose answer told ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Mint {
+    /// When it was asked for: lifetimes count from there.
+    pub at: UnixMs,
+    /// When the one before was committed.
+    pub before: Option<UnixMs>,
+}
+
+/// Takes in what an answer said: how long pieces of material last, in milliseconds. A piece that
+/// `is_renewed` without a word of its end has an unknown one.
+pub fn learn(
+    known: &mut BTreeMap<String, LearnedEnd>,
+    mint: Mint,
+    lifetimes_ms: &BTreeMap<String, u64>,
+    is_renewed: impl Fn(&str) -> bool,
+) {
+    known.retain(|name, _| lifetimes_ms.contains_key(name) || !is_renewed(name));
+    for (name, ms) in lifetimes_ms {
+        let at = mint.at + Duration::from_millis(*ms);
+        let between = mint.before.map_or(Duration::ZERO, |b| mint.at.since(b));
+        // Put off by less than half of the time that has passed: it does not move.
+        let is_fixed = match known.get(name) {
+            Some(was) if between > Duration::ZERO => at.since(was.at) < between / 2,
+            Some(was) => was.is_fixed,
+            None => false,
+        };
+        known.insert(name.clone(), LearnedEnd { at, is_fixed });
+    }
+}
+
+/// When the material of a refresh ends: as the issuer said last, or else the operator.
+pub fn ends(refresh: &Refresh) -> BTreeMap<String, UnixMs> {
+    let learned = refresh.learned_ends.iter();
+    let learned = learned.map(|(name, end)| (name.clone(), end.at));
+    let mut ends = refresh.config.material_ends.clone();
+    ends.extend(learned);
+    ends
+}
+
+/// The ends about which a person has to do something: those that no mint puts off, and where two
+/// pieces are valid side by side (`client_secret` and `client_secret_next`), the later one.
+pub fn deadlines(refresh: &Refresh) -> BTreeMap<String, UnixMs> {
+    let mut deadlines = ends(refresh);
+    let learned = &refresh.learned_ends;
+    deadlines.retain(|name, _| learned.get(name).is_none_or(|end| end.is_fixed));
+    let beside = refresh.material.keys().filter_map(|next| {
+        let name = next.strip_suffix(NEXT)?;
+        refresh.material.contains_key(name).then_some((name, next))
+    });
+    for (name, next) in beside {
+        let ends = (deadlines.remove(name), deadlines.remove(next));
+        if let (Some(end), Some(next_end)) = ends {
+            let later = if end < next_end { next.as_str() } else { name };
+            deadlines.insert(later.to_owned(), end.max(next_end));
+        }
+    }
+    deadlines
+}
 
 /// What is said of the piece of material that ends first, and what to do, once its end is near.
 pub fn announcement(

@@ -7,6 +7,7 @@ use crate::bundle;
 use crate::credential::{Credential, Phase};
 use crate::id::ProviderId;
 use crate::placement::shard_of;
+use crate::revocation::{ENDED_MAX, Revocation, TRIES_MAX};
 use crate::state::State;
 
 /// A promise that does not hold. Always a defect.
@@ -34,6 +35,7 @@ pub fn check(state: &State) -> Result<(), Violation> {
     references_lead_somewhere(state)?;
     indices_agree(state)?;
     names_are_given_once(state)?;
+    revocations_come_to_an_end(state)?;
     for credential in state.credentials.values() {
         g1_the_ticket_is_the_newest_attempt(credential)?;
         values_are_of_their_time(state, credential)?;
@@ -50,6 +52,11 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
     for (id, was) in &before.credentials {
         if let Some(is) = after.credentials.get(id) {
             g1_g3_tickets_are_fenced(was, is)?;
+        }
+    }
+    for (id, was) in &before.revocations {
+        if let Some(is) = after.revocations.get(id) {
+            revocations_are_claimed(was, is)?;
         }
     }
     shard_epochs_grow(before, after)?;
@@ -98,6 +105,25 @@ fn indices_agree(state: &State) -> Result<(), Violation> {
         Ok(rebuilt) if rebuilt == *state => Ok(()),
         Ok(_) => violated("records are the whole state", "the indices differ"),
         Err(e) => violated("records are the whole state", e.to_string()),
+    }
+}
+
+/// No revocation is tried more often than it may be, and none that has ended is kept for ever.
+fn revocations_come_to_an_end(state: &State) -> Result<(), Violation> {
+    let promise = "revocations come to an end";
+    let mut ended = 0;
+    for (id, revocation) in &state.revocations {
+        match revocation.work() {
+            Some(work) if work.tries > TRIES_MAX || work.until < work.due_at => {
+                return violated(promise, format!("{id:?}: {} tries", work.tries));
+            }
+            Some(_) => {}
+            None => ended += 1,
+        }
+    }
+    match ended > ENDED_MAX {
+        true => violated(promise, format!("{ended} are remembered")),
+        false => Ok(()),
     }
 }
 
@@ -178,7 +204,8 @@ fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Vio
         return violated("G1 one ticket", format!("{}: ticket replaced", is.id));
     }
     let outputs = |c: &Credential| c.value.as_ref().map(|v| v.outputs.clone());
-    if outputs(was) != outputs(is) && is.generation == was.generation {
+    let revoked = is.value.is_none() && is.refresh.is_none() && was.refresh.is_some();
+    if outputs(was) != outputs(is) && is.generation == was.generation && !revoked {
         return violated("G3 fenced results", format!("{}: value changed", is.id));
     }
     let mints = |c: &Credential| {
@@ -190,6 +217,24 @@ fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Vio
         return violated("G3 fenced results", format!("{}: no ticket", is.id));
     }
     Ok(())
+}
+
+/// A try is counted when it is claimed, one at a time; what has ended stays so.
+fn revocations_are_claimed(was: &Revocation, is: &Revocation) -> Result<(), Violation> {
+    let promise = "revocations are claimed";
+    let holds = match (was.work(), is.work()) {
+        (None, _) => was == is,
+        (Some(_), None) => true,
+        (Some(was), Some(is)) => match (&was.claim, &is.claim) {
+            (_, None) | (Some(_), Some(_)) if is.tries == was.tries => true,
+            (_, Some(_)) => is.tries == was.tries + 1,
+            (_, None) => false,
+        },
+    };
+    match holds {
+        true => Ok(()),
+        false => violated(promise, format!("{was:?} then {is:?}")),
+    }
 }
 
 fn shard_epochs_grow(before: &State, after: &State) -> Result<(), Violation> {

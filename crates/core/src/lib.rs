@@ -28,6 +28,7 @@ pub mod profile;
 pub mod provider;
 pub mod record;
 pub mod refresh;
+pub mod revocation;
 pub mod secret;
 pub mod settings;
 pub mod signing;

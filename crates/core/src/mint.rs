@@ -56,9 +56,39 @@ pub struct Minted {
     pub lifetime: Option<Duration>,
     /// New material by name: a rotated refresh token.
     pub new_material: BTreeMap<String, Secret>,
+    /// How long pieces of material last, new or not, from before the request was sent, if the
+    /// issuer says: a refresh token.
+    pub material_lifetimes: BTreeMap<String, Duration>,
     /// The scopes that the issuer granted, if it says; those asked for otherwise
     /// ([RFC 6749 §5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
     pub scopes: Option<Vec<String>>,
+}
+
+/// Everything that it takes to have tokens revoked.
+#[derive(Clone)]
+pub struct RevokeOrder {
+    /// Of which credential.
+    pub credential: CredentialId,
+    /// How they were minted, and where they are revoked.
+    pub config: RefreshConfig,
+    /// Secret material by name.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Access tokens.
+    pub tokens: Vec<Secret>,
+    /// Whether the grant behind them goes too.
+    pub with_grant: bool,
+    /// The end of the try, as the owner counts it.
+    pub fence: Arc<dyn Fence>,
+}
+
+impl std::fmt::Debug for RevokeOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RevokeOrder")
+            .field("credential", &self.credential)
+            .field("strategy", &self.config.strategy)
+            .field("with_grant", &self.with_grant)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a dry run of a refresh showed. Nothing of it is kept.

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 
 use crate::command::{Answer, Command};
 use crate::id::{Position, ReplicaId, SessionId};
-use crate::mint::{Failure, MintOrder, Minted, Probed};
+use crate::mint::{Failure, MintOrder, Minted, Probed, RevokeOrder};
 use crate::record::Key;
 use crate::state::State;
 use crate::time::{Clocks, UnixMs};
@@ -94,6 +94,13 @@ pub trait Minter: Send + Sync + 'static {
     /// # Errors
     /// [`Failure`], safe to store and to show.
     async fn mint(&self, order: MintOrder) -> Result<Minted, Failure>;
+
+    /// Has tokens revoked; one that the issuer does not know is one that it revoked. Returns at the
+    /// latest when the order's fence has passed.
+    ///
+    /// # Errors
+    /// [`Failure`], safe to store and to show.
+    async fn revoke(&self, order: RevokeOrder) -> Result<(), Failure>;
 }
 
 /// Tries a refresh without using it up.

@@ -11,6 +11,7 @@ use crate::id::{
     SigningKeyId, Workspace,
 };
 use crate::profile::Scope;
+use crate::revocation::RevocationId;
 use crate::secret::DataKeyId;
 
 /// The version of the records' format. A store with another one is refused.
@@ -40,6 +41,7 @@ pub enum Key {
     Platform,
     Authority,
     JoinToken(JoinTokenId),
+    Revocation(RevocationId),
 }
 
 impl Key {

@@ -24,6 +24,7 @@ use crate::platform::Platform;
 use crate::profile::{CustomProfile, Scope};
 use crate::provider::{Notes, Provider, Route, Sandbox};
 use crate::record::{BadRecord, Key};
+use crate::revocation::{Revocation, RevocationId};
 use crate::secret::{DataKeyId, WrappedKey};
 use crate::settings::Settings;
 use crate::signing::SigningKey;
@@ -67,6 +68,8 @@ pub struct State {
     pub authority: Option<Arc<Authority>>,
     /// By which replicas join.
     pub join_tokens: OrdMap<JoinTokenId, Arc<JoinToken>>,
+    /// Revocations, open and ended.
+    pub revocations: OrdMap<RevocationId, Arc<Revocation>>,
 
     // Indices, derived from the maps above and never stored.
     pub(crate) provider_names: OrdMap<(Workspace, Name), ProviderId>,
@@ -227,6 +230,21 @@ impl State {
         })
     }
 
+    /// The revocations about one credential, oldest first; it may be gone.
+    pub fn revocations_of<'a>(
+        &'a self,
+        credential: &'a CredentialId,
+    ) -> impl Iterator<Item = &'a Arc<Revocation>> {
+        let first = RevocationId {
+            credential: credential.clone(),
+            asked: Position(0),
+        };
+        let from_first = self.revocations.range(first..);
+        from_first
+            .take_while(move |(id, _)| id.credential == *credential)
+            .map(|(_, revocation)| revocation)
+    }
+
     /// Every name that sandboxes know values of the provider by: more than its keys where one
     /// mint has several outputs.
     pub fn names_of<'a>(
@@ -273,6 +291,7 @@ impl State {
             }
             Key::Authority => self.authority.as_ref().map(|v| bytes(v.as_ref())),
             Key::JoinToken(id) => self.join_tokens.get(id).map(|v| bytes(v.as_ref())),
+            Key::Revocation(id) => self.revocations.get(id).map(|v| bytes(v.as_ref())),
         }
     }
 
@@ -304,6 +323,7 @@ impl State {
             .chain((*self.platform != Platform::default()).then_some(Key::Platform))
             .chain(self.authority.iter().map(|_| Key::Authority))
             .chain(self.join_tokens.keys().map(|id| Key::JoinToken(*id)))
+            .chain(self.revocations.keys().cloned().map(Key::Revocation))
     }
 
     /// Every record, in the order of its keys: what a snapshot consists of.
@@ -400,6 +420,11 @@ impl State {
                 }
                 Key::JoinToken(id) => {
                     state.join_tokens.insert(*id, Arc::new(read(&key, b)?));
+                }
+                Key::Revocation(id) => {
+                    state
+                        .revocations
+                        .insert(id.clone(), Arc::new(read(&key, b)?));
                 }
             }
         }

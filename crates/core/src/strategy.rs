@@ -90,6 +90,12 @@ impl Strategy {
         self.row().1 == Spends::Material
     }
 
+    /// Whether its tokens are branches of one lasting grant: an issuer that revokes one of them may
+    /// end the grant with it ([RFC 7009 §2.1](https://www.rfc-editor.org/rfc/rfc7009#section-2.1)).
+    pub fn has_lasting_grant(self) -> bool {
+        matches!(self, Self::OAuth2RefreshToken | Self::GoogleAuthorizedUser)
+    }
+
     /// Whether values are pushed from outside instead of being minted here.
     pub fn is_pushed(self) -> bool {
         self == Self::External

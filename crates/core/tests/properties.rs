@@ -32,6 +32,9 @@ enum Step {
     Rotate,
     Early(u64),
     DeleteRefresh,
+    Revoke(u8),
+    ClaimRevocation(u8),
+    SettleRevocation(u8, u8),
     Assign(u8),
     Provider(u8),
     DeleteProvider(u8),
@@ -59,6 +62,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rotate),
         1 => (0..3_u64).prop_map(Step::Early),
         1 => Just(Step::DeleteRefresh),
+        2 => (0..3_u8).prop_map(Step::Revoke),
+        2 => (0..3_u8).prop_map(Step::ClaimRevocation),
+        2 => (0..3_u8, 0..4_u8).prop_map(|(n, c)| Step::SettleRevocation(n, c)),
         1 => (0..3_u8).prop_map(Step::Assign),
         1 => (1..4_u8).prop_map(Step::Provider),
         1 => (1..4_u8).prop_map(Step::DeleteProvider),
@@ -147,6 +153,7 @@ fn command(world: &World, step: &Step) -> Option<Command> {
                     ReplayPolicy::Strict,
                 ][usize::from(n / 2)],
             );
+            config.revoke_url = "https://issuer.example/revoke".to_owned();
             if n % 2 == 1 {
                 let output = ["SECRET", "TOKEN"][usize::from(*n == 5)];
                 config.outputs = BTreeMap::from([("secret".to_owned(), key(output))]);
@@ -188,6 +195,36 @@ fn command(world: &World, step: &Step) -> Option<Command> {
                 Early::Rejected
             },
         },
+        Step::Revoke(0) => Command::RevokeRefresh {
+            credential: token(),
+        },
+        Step::Revoke(1) => Command::RevokeValue {
+            credential: token(),
+            grace_ms: 1_000,
+        },
+        Step::Revoke(_) => Command::RevokeProvider { id: ProviderId(1) },
+        Step::ClaimRevocation(n) => {
+            let (id, revocation) = world.state.revocations.iter().nth(usize::from(*n))?;
+            let assignment = world.state.shards.get(&revocation.shard)?;
+            Command::ClaimRevocation {
+                revocation: id.clone(),
+                owner: assignment.replica,
+                session: assignment.session,
+                shard_epoch: assignment.epoch,
+                expected_tries: revocation.work().map_or(0, |w| w.tries),
+            }
+        }
+        Step::SettleRevocation(n, class) => {
+            let (id, revocation) = world.state.revocations.iter().nth(usize::from(*n))?;
+            let classes = [FailureClass::Transient, FailureClass::ConfigRefused];
+            Command::SettleRevocation {
+                revocation: id.clone(),
+                tries: revocation.work().map_or(0, |w| w.tries),
+                failure: classes
+                    .get(usize::from(*class))
+                    .map(|class| failure(*class)),
+            }
+        }
         Step::Rotate => Command::RotateCredential {
             credential: token(),
         },

@@ -12,6 +12,7 @@ pub mod man;
 pub mod profile;
 pub mod provider;
 pub mod refresh;
+pub mod revocation;
 pub mod sandbox;
 mod settle;
 pub mod token;

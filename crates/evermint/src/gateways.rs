@@ -332,6 +332,12 @@ pub fn explain(url: &str, status: &Status) -> anyhow::Error {
         (_, "in-doubt") => {
             "`evermint provider refresh status` says until when; it is settled by itself"
         }
+        (_, "not-revocable") => {
+            "configure the refresh with --revoke-url, or leave out --revoke and revoke at the issuer yourself"
+        }
+        (_, "grant-at-stake") => {
+            "rotate without --revoke: the old token ends by itself; `refresh delete --revoke` ends all of the grant"
+        }
         (_, "outcome-unknown" | "done-elsewhere") => "look what is there before you repeat it",
         (Code::InvalidArgument, _) => "correct what is named; --help says what is expected",
         (Code::Unauthenticated, _) => {

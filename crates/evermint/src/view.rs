@@ -12,6 +12,7 @@ pub mod part;
 pub mod profile;
 pub mod provider;
 pub mod refresh;
+pub mod revocation;
 pub mod route;
 pub mod sandbox;
 pub mod token;
@@ -22,6 +23,7 @@ use serde::Serialize;
 
 use crate::out::Render;
 use crate::page::{Cell, Page, Tone};
+use revocation::Revocation;
 
 /// The word of a protobuf enum: `VERDICT_IN_DOUBT` is `in-doubt`.
 fn word(name: &str, prefix: &str) -> String {
@@ -79,16 +81,23 @@ pub struct Deletion {
     pub deleted: bool,
     /// Where the write stands in the history.
     pub position: u64,
+    /// What became of revocations at issuers, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
 }
 
 impl Render for Deletions {
     fn render(&self, page: &mut Page) {
-        for Deletion { name, deleted, .. } in &self.deletions {
+        for deletion in &self.deletions {
+            let Deletion { name, deleted, .. } = deletion;
             let kind = self.kind;
             page.line(match deleted {
                 true => Cell::from(format!("{kind} {name} deleted")),
                 false => Cell::new(format!("there was no {kind} {name}"), Tone::Dim),
             });
+            for revocation in &deletion.revocations {
+                revocation.tell(page);
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ pub const METHODS: &[Method] = &[
     row("/evermint.v1.Refreshes/RotateCredential", Operator(Editor), "provider:write", In(1)),
     row("/evermint.v1.Refreshes/DeleteRefresh", Operator(Editor), "provider:write", In(1)),
     row("/evermint.v1.Refreshes/TestCredential", Operator(Editor), "provider:write", In(1)),
+    row("/evermint.v1.Refreshes/ListRevocations", Operator(Reader), "provider:read", In(1)),
 
     row("/evermint.v1.Inference/SetRoute", Operator(Editor), "inference:write", In(1)),
     row("/evermint.v1.Inference/GetRoute", Operator(Reader), "inference:read", In(1)),

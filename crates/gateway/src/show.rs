@@ -10,6 +10,7 @@ use evermint_core::id::{Name, ProviderId};
 use evermint_core::profile::Auth;
 use evermint_core::profile::binding::Binding;
 use evermint_core::provider::{Provider, Route, Sandbox};
+use evermint_core::revocation::{self, Revocation, Stage, Target};
 use evermint_core::settings::Settings;
 use evermint_core::state::State;
 use evermint_core::strategy::ReplayPolicy;
@@ -202,7 +203,7 @@ pub(crate) fn refresh(
     let push_due = credential.push_due();
     let (cause, remedy) = match push_due.filter(|due| *due <= now) {
         Some(_) => OVERDUE.map(str::to_owned).into(),
-        None if health.cause.is_empty() => horizon::announcement(&config.material_ends, now)
+        None if health.cause.is_empty() => horizon::announcement(&horizon::deadlines(refresh), now)
             .map(|(cause, remedy)| (cause, remedy.to_owned()))
             .unwrap_or_default(),
         None => (health.cause.clone(), health.remedy.clone()),
@@ -239,11 +240,11 @@ pub(crate) fn refresh(
             shard_epoch: a.epoch.0,
         }),
         lost: refresh.lost.as_ref().map(lost),
-        material_expires_at_ms: config
-            .material_ends
-            .iter()
-            .map(|(name, end)| (name.clone(), end.0))
+        material_expires_at_ms: horizon::ends(refresh)
+            .into_iter()
+            .map(|(name, end)| (name, end.0))
             .collect(),
+        revoke_url: config.revoke_url.clone(),
         outputs: config
             .outputs
             .iter()
@@ -251,6 +252,41 @@ pub(crate) fn refresh(
             .collect(),
         wanted: reason(refresh.due_reason).into(),
     })
+}
+
+/// What became of a revocation so far.
+pub(crate) fn revocation(revocation: &Revocation) -> v1::Revocation {
+    use v1::revocation::State;
+    let common = v1::Revocation {
+        provider: revocation.provider.to_string(),
+        credential_key: revocation.id.credential.key.to_string(),
+        position: revocation.id.asked.0,
+        grant: revocation.target == Target::Grant,
+        asked_at_ms: revocation.asked_at.0,
+        ..Default::default()
+    };
+    match &revocation.stage {
+        Stage::Open(work) => v1::Revocation {
+            state: State::Open.into(),
+            tries: work.tries,
+            cause: work.cause.clone(),
+            due_at_ms: Some(work.next_at().0),
+            ..common
+        },
+        Stage::Ended(ended) => v1::Revocation {
+            state: match &ended.end {
+                revocation::End::Told => State::Revoked,
+                revocation::End::NotTold(_) => State::NotRevoked,
+                revocation::End::Needless => State::EndedByItself,
+            }
+            .into(),
+            tries: ended.tries,
+            cause: ended.end.cause().to_owned(),
+            ended_at_ms: Some(ended.at.0),
+            ended_position: ended.position.0,
+            ..common
+        },
+    }
 }
 
 /// Since when the shown verdict stands: a value expires without an entry that says so.
@@ -351,6 +387,30 @@ pub(crate) fn audit(state: &State, record: &AuditRecord) -> v1::AuditRecord {
                 end: end.into(),
                 generation,
                 cause,
+            })
+        }
+        AuditEvent::Revocation {
+            credential,
+            target,
+            replica,
+            tries,
+            end,
+        } => {
+            use v1::revocation_event::End;
+            Event::Revocation(v1::RevocationEvent {
+                provider_id: credential.provider.to_string(),
+                provider: provider_name(state, credential.provider),
+                credential_key: credential.key.to_string(),
+                grant: *target == Target::Grant,
+                replica: replica.map_or(0, |r| r.0),
+                tries: *tries,
+                end: match end {
+                    revocation::End::Told => End::Revoked,
+                    revocation::End::NotTold(_) => End::NotRevoked,
+                    revocation::End::Needless => End::EndedByItself,
+                }
+                .into(),
+                cause: end.cause().to_owned(),
             })
         }
         AuditEvent::Change { command, object } => Event::Change(v1::ChangeEvent {

@@ -218,6 +218,8 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         Refusal::TicketOutstanding => (Code::FailedPrecondition, "ticket-outstanding"),
         Refusal::InDoubt { .. } => (Code::FailedPrecondition, "in-doubt"),
         Refusal::Stopped => (Code::FailedPrecondition, "stopped"),
+        Refusal::NotRevocable(_) => (Code::FailedPrecondition, "not-revocable"),
+        Refusal::GrantAtStake(_) => (Code::FailedPrecondition, "grant-at-stake"),
         // Those of placement and of the mint protocol concern owners, which propose past the
         // gateway.
         _ => (Code::Aborted, "stale"),

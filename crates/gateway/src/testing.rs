@@ -220,6 +220,7 @@ impl FakeCluster {
             outputs: outputs.collect(),
             lifetime_ms: Some(evermint_core::time::millis(lifetime)),
             new_material: BTreeMap::new(),
+            material_lifetimes_ms: BTreeMap::new(),
         })
     }
 
@@ -400,6 +401,7 @@ impl Prober for FakeCluster {
                 extra_outputs: BTreeMap::new(),
                 lifetime: Some(Duration::from_secs(3600)),
                 new_material: BTreeMap::new(),
+                material_lifetimes: BTreeMap::new(),
                 scopes: Some(order.config.scopes.clone()),
             })
         };

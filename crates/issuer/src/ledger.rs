@@ -263,6 +263,19 @@ impl Ledger {
             .filter(|token| now < token.expires_at && self.families[&token.grant_id].0.is_alive())
     }
 
+    /// Ends a token of `client`: a refresh token with its family, an access token alone.
+    pub(crate) fn end(&mut self, unix_ms: u64, client: &str, token: &str) {
+        let digest = Digest::of(token);
+        if let Some(known) = self.refresh.get(&digest) {
+            let grant_id = known.grant_id.clone();
+            if self.families[&grant_id].0.client == client {
+                self.revoke(unix_ms, &grant_id);
+            }
+        }
+        self.access
+            .retain(|known, token| *known != digest || token.client_id != client);
+    }
+
     /// Revokes a family; `false` when there is none of that id.
     pub(crate) fn revoke(&mut self, unix_ms: u64, grant_id: &str) -> bool {
         let Some((family, _)) = self.families.get_mut(grant_id) else {

@@ -42,6 +42,7 @@ mod ledger;
 mod refusal;
 mod request;
 mod resource;
+mod revocation;
 mod secret;
 mod server;
 mod service_account;

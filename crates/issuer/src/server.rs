@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Handle, Policy, admin,
     desk::Desk,
-    resource, token,
+    resource, revocation, token,
     wire::{Wire, WireListener},
 };
 
@@ -67,6 +67,7 @@ impl Issuer {
         let desk = Arc::new(Desk::new(&config, url, stop.clone()));
         let mut router = Router::new()
             .route("/token", post(token::token))
+            .route("/revoke", post(revocation::revoke))
             .route("/resource", get(resource::resource))
             .route("/introspect", post(resource::introspect));
         if config.admin {
@@ -110,6 +111,11 @@ impl Running {
     /// The token endpoint.
     pub fn token_url(&self) -> String {
         self.handle.token_url()
+    }
+
+    /// The revocation endpoint ([RFC 7009](https://www.rfc-editor.org/rfc/rfc7009)).
+    pub fn revoke_url(&self) -> String {
+        format!("{}/revoke", self.url())
     }
 
     /// What controls and observes it; may be cloned and kept.

@@ -108,6 +108,22 @@ impl Judge<'_> {
         self.failure(class, &cause, &hint, pause(answer))
     }
 
+    /// The code of the issuer's refusal; empty if it names none.
+    pub(crate) fn code(&self, answer: &Answer) -> String {
+        Words::of(answer).said.code
+    }
+
+    /// Whether the issuer refuses the client itself, whatever it asks for.
+    pub(crate) fn refuses_client(&self, answer: &Answer) -> bool {
+        let is_refusal = matches!(answer.status.as_u16(), 400 | 401 | 403);
+        let code = self.code(answer);
+        is_refusal
+            && matches!(
+                code.as_str(),
+                "invalid_client" | "incorrect_client_credentials"
+            )
+    }
+
     /// The refusals of issuers that do not speak OAuth, each with its remedy.
     fn known(&self, answer: &Answer, words: &Words) -> Option<(FailureClass, &'static str)> {
         match self.strategy {

@@ -24,16 +24,27 @@ pub(crate) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer
 pub(crate) struct Request {
     /// Where.
     pub(crate) url: String,
-    /// Its body.
+    /// Its body, but for the client's proof.
     pub(crate) form: Form,
-    /// The client's word for itself, if it goes into the header.
-    pub(crate) authorization: Option<HeaderValue>,
+    /// How the client proves itself.
+    pub(crate) client: Client,
+    /// How it does if the issuer refuses that: its other secret, while two are good for a change.
+    pub(crate) other_client: Option<Client>,
     /// Knows every secret in it.
     pub(crate) redactor: Redactor,
     /// What the answer is to hold.
     pub(crate) wanted: Wanted,
     /// By what it proves itself.
     pub(crate) proof: Proof,
+}
+
+/// A client's proof.
+#[derive(Default)]
+pub(crate) struct Client {
+    /// What goes into the body.
+    pub(crate) form: Form,
+    /// What goes into the header.
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 /// What a refusal may be about, beside the configuration.
@@ -53,23 +64,47 @@ pub(crate) async fn exchange(
     fence: &Arc<dyn Fence>,
     request: Request,
 ) -> Result<Tokens, Failure> {
+    let redactor = request.redactor.clone();
     let judge = Judge {
         strategy: setup.config.strategy,
-        redactor: &request.redactor,
+        redactor: &redactor,
         proof: request.proof,
     };
-    let url = request.url;
-    let mut outgoing = Outgoing::form(url.as_str(), request.form);
-    if let Some(authorization) = request.authorization {
-        outgoing = outgoing.header(AUTHORIZATION, authorization);
-    }
-    let answer = send(setup, fence, &judge, &url, outgoing).await?;
-    let mut tokens =
-        response::read(&answer, request.wanted).map_err(|why| judge.answer(&answer, why))?;
+    let wanted = request.wanted;
+    let (answer, is_other) = ask(setup, fence, &judge, request).await?;
+    let mut tokens = response::read(&answer, wanted).map_err(|why| judge.answer(&answer, why))?;
     for scope in tokens.scopes.iter_mut().flatten() {
-        *scope = request.redactor.clean(scope);
+        *scope = redactor.clean(scope);
     }
+    tokens.by_other_client = is_other;
     Ok(tokens)
+}
+
+/// Sends the request and gives its answer, whatever it says, and whether the client's other secret
+/// was taken. That one is shown once, after a whole answer that refuses the client: an issuer knows
+/// its client before it looks at the grant, so nothing was spent.
+pub(crate) async fn ask(
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
+    judge: &Judge<'_>,
+    request: Request,
+) -> Result<(Answer, bool), Failure> {
+    let url = request.url.as_str();
+    let outgoing = |client: Client| {
+        let outgoing = Outgoing::form(url, request.form.with(&client.form));
+        match client.authorization {
+            Some(authorization) => outgoing.header(AUTHORIZATION, authorization),
+            None => outgoing,
+        }
+    };
+    let answer = send(setup, fence, judge, url, outgoing(request.client)).await?;
+    match request.other_client {
+        Some(other) if judge.refuses_client(&answer) => {
+            let answer = send(setup, fence, judge, url, outgoing(other)).await?;
+            Ok((answer, true))
+        }
+        _ => Ok((answer, false)),
+    }
 }
 
 /// Sends a request and gives its answer, whatever it says; from a refusal of a dated assertion

@@ -40,6 +40,17 @@ impl Form {
         }
     }
 
+    /// This form with the fields of another one behind its own.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        let mut both = Self::default();
+        both.grow(&self.0);
+        if !self.0.is_empty() && !other.0.is_empty() {
+            both.grow(b"&");
+        }
+        both.grow(&other.0);
+        both
+    }
+
     /// Appends without leaving a copy behind in memory that is given back.
     fn grow(&mut self, part: &[u8]) {
         if self.0.capacity() - self.0.len() < part.len() {

@@ -30,6 +30,7 @@ mod redact;
 mod remedy;
 mod resolver;
 mod response;
+mod revocation;
 mod skew;
 mod stand_in;
 pub mod strategy;
@@ -47,6 +48,7 @@ pub use material::{
 };
 pub use minter::HttpMinter;
 pub use outside::{Outside, Setup};
+pub use revocation::Told;
 pub use skew::{Skew, Skews};
 pub use stand_in::{NotAStandIn, StandIn};
 pub use strategy::{CredentialRefresher, Grant, Outputs, refresher};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use evermint_core::credential::RefreshConfig;
-use evermint_core::mint::{Failure, MintOrder, Minted, Probed};
+use evermint_core::mint::{Failure, MintOrder, Minted, Probed, RevokeOrder};
 use evermint_core::port::{Minter, Prober};
 use evermint_core::secret::Secret;
 
@@ -16,7 +16,7 @@ use crate::outside::{Outside, Setup};
 use crate::redact::Redactor;
 use crate::strategy::refresher;
 use crate::transport::NoAnswer;
-use crate::{Error, material, strategy};
+use crate::{Error, material, revocation, strategy};
 
 /// Scopes that one refresh may ask for.
 const SCOPES_MAX: usize = 64;
@@ -95,6 +95,11 @@ impl Minter for HttpMinter {
         let refresher = refresher(order.config.strategy);
         setup.material.check_presence(refresher.schema())?;
         refresher.refresh(&setup, &order.fence).await
+    }
+
+    async fn revoke(&self, order: RevokeOrder) -> Result<(), Failure> {
+        let setup = self.setup(&order.config, &order.secrets);
+        revocation::revoke(&setup, &order).await
     }
 }
 

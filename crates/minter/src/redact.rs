@@ -20,7 +20,7 @@ const WINDOW: usize = 12;
 const MASK: &str = "[redacted]";
 
 /// Knows the secrets of one order, in the forms in which they travel.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Redactor {
     forms: Vec<Zeroizing<Vec<u8>>>,
 }

@@ -35,6 +35,10 @@ pub(crate) struct Tokens {
     /// A refresh token; if none came, the old one stays good
     /// ([RFC 6749 §6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
     pub(crate) refresh_token: Option<Secret>,
+    /// How long the refresh token lasts, new or not, if the issuer says.
+    pub(crate) refresh_lifetime: Option<Duration>,
+    /// Whether the client's other secret was taken.
+    pub(crate) by_other_client: bool,
     /// The granted scopes, as the issuer words them.
     pub(crate) scopes: Option<Vec<String>>,
 }
@@ -47,6 +51,7 @@ impl Tokens {
             extra_outputs: BTreeMap::new(),
             lifetime: self.lifetime,
             new_material: BTreeMap::new(),
+            material_lifetimes: BTreeMap::new(),
             scopes: self.scopes,
         }
     }
@@ -55,7 +60,9 @@ impl Tokens {
     pub(crate) fn renewing(mut self, name: &str, old: &Secret) -> Minted {
         let new = self.refresh_token.take();
         let rotated = new.filter(|new| new.expose() != old.expose());
+        let lifetime = self.refresh_lifetime;
         let mut minted = self.minted();
+        minted.material_lifetimes = lifetime.map(|l| (name.to_owned(), l)).into_iter().collect();
         minted.new_material = rotated
             .map(|new| (name.to_owned(), new))
             .into_iter()
@@ -83,6 +90,12 @@ struct Wire {
     refresh_token: Option<Secret>,
     #[serde(default)]
     expires_in: Value,
+    /// Not standard, but common: GitHub, Salesforce and others.
+    #[serde(default)]
+    refresh_token_expires_in: Value,
+    /// The same at Keycloak; 0 means that it does not end.
+    #[serde(default)]
+    refresh_expires_in: Value,
     /// IBM's own field: the end, in seconds since 1970.
     #[serde(default)]
     expiration: Value,
@@ -129,6 +142,9 @@ pub(crate) fn read(answer: &Answer, wanted: Wanted) -> Result<Tokens, Unusable> 
         token,
         lifetime,
         refresh_token: wire.refresh_token,
+        refresh_lifetime: lifetime::expires_in(&wire.refresh_token_expires_in)
+            .or_else(|| lifetime::expires_in(&wire.refresh_expires_in)),
+        by_other_client: false,
         scopes: scopes(&wire.scope),
     })
 }

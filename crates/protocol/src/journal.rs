@@ -44,6 +44,9 @@ pub struct SealedMint {
     pub lifetime_ms: Option<u64>,
     /// New material by name: a rotated refresh token.
     pub new_material: BTreeMap<String, Sealed>,
+    /// How long pieces of material last, in milliseconds from before the request was sent, as far as
+    /// the issuer said.
+    pub material_lifetimes_ms: BTreeMap<String, u64>,
 }
 
 impl SealedMint {
@@ -55,6 +58,7 @@ impl SealedMint {
             outputs: self.outputs,
             lifetime_ms: self.lifetime_ms,
             new_material: self.new_material,
+            material_lifetimes_ms: self.material_lifetimes_ms,
         }
     }
 }

@@ -20,3 +20,4 @@ pub mod leader;
 pub mod owner;
 pub mod reader;
 pub mod recovery;
+pub mod revoker;

@@ -135,6 +135,8 @@ pub struct Facts {
     pub owned: Option<ShardEpoch>,
     /// How long a mint may take.
     pub budget: Duration,
+    /// The mints whose answers revocations wait for, although their refresh is gone.
+    pub revoked: Vec<TicketId>,
 }
 
 impl Facts {
@@ -151,6 +153,7 @@ impl Facts {
             credential,
             owned,
             budget: state.settings().mint_budget(),
+            revoked: awaited(state, id).collect(),
         }
     }
 
@@ -178,6 +181,15 @@ impl Facts {
         let open = self.credential.as_deref().and_then(recovery::open_ticket);
         open.is_some_and(|t| t.id == ticket)
     }
+}
+
+/// The mints of a credential whose answers open revocations wait for.
+pub(crate) fn awaited<'a>(
+    state: &'a State,
+    id: &'a CredentialId,
+) -> impl Iterator<Item = TicketId> + 'a {
+    let open = state.revocations_of(id).filter_map(|r| r.work());
+    open.filter_map(|work| work.awaits)
 }
 
 /// One attempt, from before its ticket is asked for.
@@ -351,7 +363,7 @@ impl Owner {
                     aborted: false,
                 },
                 Event::Changed | Event::Woken,
-            ) if facts.reconfigured(&flight) => {
+            ) if facts.reconfigured(&flight) && !facts.revoked.contains(&flight.ticket) => {
                 out.push(Action::AbortMint);
                 let aborted = true;
                 Stage::Minting { flight, aborted }

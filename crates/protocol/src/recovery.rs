@@ -11,7 +11,7 @@ use evermint_core::id::{Position, TicketId};
 use evermint_core::state::State;
 
 use crate::journal::{JournalEntry, Progress};
-use crate::owner::Identity;
+use crate::owner::{Identity, awaited};
 
 /// What is to be done after looking at the state and the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,25 @@ pub fn recover(state: &State, journal: &[JournalEntry], me: Identity) -> Recover
         let entry = journal.iter().find(|e| e.credential == credential.id);
         todo.propose.extend(recover_one(credential, entry, me));
     }
+    // A refresh may be gone, and what its last mint brought be revoked.
+    let awaited = |entry: &&JournalEntry| {
+        awaited(state, &entry.credential).any(|ticket| ticket == entry.ticket)
+    };
+    todo.propose
+        .extend(journal.iter().filter(awaited).filter_map(|entry| {
+            let Progress::Response(mint) = &entry.progress else {
+                return None;
+            };
+            let is_open = state
+                .credentials
+                .get(&entry.credential)
+                .and_then(|c| open_ticket(c));
+            let is_known = is_open.is_some_and(|ticket| ticket.id == entry.ticket);
+            (!is_known).then(|| mint.clone().commit(entry.credential.clone(), entry.ticket))
+        }));
     todo.forget = journal
         .iter()
+        .filter(|entry| !awaited(entry))
         .filter(|entry| {
             let credential = state.credentials.get(&entry.credential);
             is_settled(state.meta.position, credential.map(AsRef::as_ref), entry)

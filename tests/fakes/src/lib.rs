@@ -7,7 +7,7 @@ mod minter;
 
 pub use clock::TokioClock;
 pub use cluster::FakeCluster;
-pub use minter::{FakeMinter, MISSING, Script};
+pub use minter::{FakeMinter, MISSING, Revoked, Script};
 
 use evermint_core::secret::DataKeyId;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use evermint_core::id::{CredentialId, TicketId};
-use evermint_core::mint::{Failure, MintOrder, Minted};
+use evermint_core::mint::{Failure, MintOrder, Minted, RevokeOrder};
 use evermint_core::port::Minter;
 use evermint_core::secret::Secret;
 
@@ -34,10 +34,23 @@ pub struct FakeMinter {
     seen: Mutex<Seen>,
 }
 
+/// What a try to revoke was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Whose tokens.
+    pub credential: CredentialId,
+    /// The refresh token, if the grant was to go too.
+    pub grant: Option<String>,
+    /// The access tokens.
+    pub tokens: Vec<String>,
+}
+
 #[derive(Debug)]
 struct Seen {
     scripts: VecDeque<Script>,
     orders: Vec<(CredentialId, TicketId, Option<String>)>,
+    refusals: VecDeque<Failure>,
+    revoked: Vec<Revoked>,
     inside: BTreeMap<CredentialId, usize>,
     overlaps: usize,
 }
@@ -49,6 +62,8 @@ impl FakeMinter {
             seen: Mutex::new(Seen {
                 scripts: scripts.into_iter().collect(),
                 orders: Vec::new(),
+                refusals: VecDeque::new(),
+                revoked: Vec::new(),
                 inside: BTreeMap::new(),
                 overlaps: 0,
             }),
@@ -58,6 +73,16 @@ impl FakeMinter {
     /// Every order so far, with the refresh token that it presented.
     pub fn orders(&self) -> Vec<(CredentialId, TicketId, Option<String>)> {
         self.lock().orders.clone()
+    }
+
+    /// Lets the next revocations fail so, one after the other.
+    pub fn refuse_revocations(&self, refusals: impl IntoIterator<Item = Failure>) {
+        self.lock().refusals.extend(refusals);
+    }
+
+    /// Every try to revoke, those that failed included.
+    pub fn revoked(&self) -> Vec<Revoked> {
+        self.lock().revoked.clone()
     }
 
     /// How often a mint began while another one for the same credential was under way.
@@ -125,6 +150,7 @@ impl Minter for FakeMinter {
                         "refresh_token".to_owned(),
                         Secret::from(format!("rt-{n}")),
                     )]),
+                    material_lifetimes: BTreeMap::new(),
                     scopes: None,
                 })
             }
@@ -137,5 +163,17 @@ impl Minter for FakeMinter {
             }
             Script::Panic => panic!("a scripted panic"),
         }
+    }
+
+    async fn revoke(&self, order: RevokeOrder) -> Result<(), Failure> {
+        let text = |secret: &Secret| secret.expose_str().unwrap_or_default().to_owned();
+        let grant = order.secrets.get("refresh_token");
+        let mut seen = self.lock();
+        seen.revoked.push(Revoked {
+            grant: grant.filter(|_| order.with_grant).map(text),
+            tokens: order.tokens.iter().map(text).collect(),
+            credential: order.credential,
+        });
+        seen.refusals.pop_front().map_or(Ok(()), Err)
     }
 }

@@ -42,6 +42,7 @@ impl World {
             self.broken(violation.promise, violation.what);
         }
         self.check_early(before, after, command, answer);
+        self.check_revocations(before, after, command, answer);
         let (Command::GrantTicket { credential, .. }
         | Command::CommitMint { credential, .. }
         | Command::FailMint { credential, .. }
@@ -346,6 +347,10 @@ impl World {
             return Some("an operator is not answered".to_owned());
         }
         let state = self.consensus.state();
+        let mut revocations = state.revocations.values();
+        if let Some(open) = revocations.find(|r| r.work().is_some()) {
+            return Some(format!("a revocation is open: {open:?}"));
+        }
         let unsettled = |c: &&std::sync::Arc<Credential>| {
             let Some(refresh) = &c.refresh else {
                 return false;

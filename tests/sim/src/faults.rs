@@ -115,8 +115,8 @@ impl World {
                 }
             }
             Fault::Rotate { credential } => {
-                let credential = self.ids[credential].clone();
-                self.perform(vec![Command::RotateCredential { credential }], 1);
+                let command = self.rotate(credential);
+                self.perform(vec![command], 1);
             }
             Fault::Reconfigure { credential } => {
                 self.coverage.note("reconfigurations");
@@ -126,7 +126,8 @@ impl World {
             Fault::DeleteRefresh { credential, pause } => {
                 let id = self.ids[credential].clone();
                 let command = self.configure(credential);
-                self.perform(vec![Command::DeleteRefresh { credential: id }], 1);
+                let delete = self.delete_refresh(&id);
+                self.perform(vec![delete], 1);
                 self.perform(vec![command], pause);
             }
             Fault::Recreate { credential } => self.recreate(credential),

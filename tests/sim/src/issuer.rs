@@ -1,8 +1,9 @@
 //! An issuer with rotating refresh tokens, reuse detection, and bad days.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evermint_core::id::{CredentialId, TicketId};
+use evermint_core::revocation::RevocationId;
 use evermint_core::strategy::ReplayPolicy;
 use evermint_protocol::deadline::Deadline;
 
@@ -119,6 +120,10 @@ pub(crate) struct Issuer {
     pub tokens: BTreeMap<TicketId, u64>,
     /// Every rotation, by the token that it issued.
     pub rotations: BTreeMap<RefreshToken, Rotation>,
+    /// Every try to revoke that was sent.
+    pub words: BTreeSet<(RevocationId, u32)>,
+    /// Every try to revoke that it agreed to.
+    pub told: BTreeSet<(RevocationId, u32)>,
     /// It refuses connections until then.
     pub down_until: Time,
     next: u64,

@@ -24,6 +24,7 @@ mod readers;
 mod replica;
 pub mod report;
 mod reports;
+mod revoking;
 mod shell;
 pub mod shrink;
 mod world;

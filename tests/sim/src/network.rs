@@ -4,7 +4,9 @@
 use evermint_core::command::{Answer, Command, Proposal};
 use evermint_core::id::{CredentialId, RequestId};
 use evermint_core::port::ProposeError;
+use evermint_core::revocation::RevocationId;
 use evermint_protocol::owner::Event;
+use evermint_protocol::revoker;
 
 use crate::config::Slot;
 use crate::world::{Local, Message, What, World};
@@ -27,6 +29,7 @@ pub(crate) struct Outgoing {
 #[derive(Clone, Debug)]
 pub(crate) enum Who {
     Owner(CredentialId),
+    Revoker(RevocationId),
     Operator(u64),
     Nobody,
 }
@@ -184,6 +187,9 @@ impl World {
             Who::Owner(credential) => {
                 self.after_proposal(slot, &outgoing.proposal.command, &answer);
                 self.step(slot, &credential, Event::Proposed(answer));
+            }
+            Who::Revoker(id) => {
+                self.revoke_step(slot, &id, revoker::Event::Proposed(answer));
             }
             Who::Operator(script) => self.operated(script, request, answer),
             Who::Nobody => {}

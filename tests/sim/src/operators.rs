@@ -131,6 +131,7 @@ impl World {
         Command::ConfigureRefresh {
             credential: self.ids[index].clone(),
             config: RefreshConfig {
+                revoke_url: "https://issuer.example/revoke".to_owned(),
                 outputs: further_outputs(grant.strategy, &self.ids[index]),
                 replay: grant.replay,
                 ..RefreshConfig::new(grant.strategy, "https://issuer.example/token")
@@ -169,8 +170,35 @@ impl World {
 
     /// Takes a provider from a sandbox, and gives it back.
     pub(crate) fn detach_and_attach(&mut self, sandbox: usize, index: usize) {
+        // A failure that is made small may have fewer of them.
+        if sandbox >= self.readers.len() {
+            return;
+        }
         let commands = vec![self.detach(sandbox, index), self.attach(sandbox, index)];
         self.perform(commands, 10);
+    }
+
+    /// Deletes a refresh; every other operator has its grant revoked.
+    pub(crate) fn delete_refresh(&mut self, credential: &CredentialId) -> Command {
+        let credential = credential.clone();
+        match self.whim.chance(500) {
+            true => Command::RevokeRefresh { credential },
+            false => Command::DeleteRefresh { credential },
+        }
+    }
+
+    /// Asks for a new token; now and then for the end of the old one, where that is possible.
+    pub(crate) fn rotate(&mut self, index: usize) -> Command {
+        let credential = self.ids[index].clone();
+        let grace_ms = self.whim.range(0, 4_000);
+        let lasts = self.config.credentials[index].strategy.has_lasting_grant();
+        match !lasts && self.whim.chance(500) {
+            true => Command::RevokeValue {
+                credential,
+                grace_ms,
+            },
+            false => Command::RotateCredential { credential },
+        }
     }
 
     /// Deletes one key and adds it again: the same credential id, a new history.
@@ -178,9 +206,7 @@ impl World {
         let credential = self.ids[index].clone();
         let configure = self.configure(index);
         let commands = vec![
-            Command::DeleteRefresh {
-                credential: credential.clone(),
-            },
+            self.delete_refresh(&credential),
             Command::UpdateProvider {
                 id: credential.provider,
                 expected_version: None,
@@ -201,8 +227,10 @@ impl World {
             name: name("r", 0),
         }];
         commands.extend(sandboxes.clone().map(|s| self.detach(s, index)));
-        commands.push(Command::DeleteProvider {
-            id: self.ids[index].provider,
+        let id = self.ids[index].provider;
+        commands.push(match self.whim.chance(500) {
+            true => Command::RevokeProvider { id },
+            false => Command::DeleteProvider { id },
         });
         self.ids[index] = new_id(self.dice.id(), index);
         commands.push(self.create(index));

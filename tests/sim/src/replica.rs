@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use evermint_core::id::{CredentialId, InstallationId, Position, RequestId, SessionId};
 use evermint_core::record::Key;
+use evermint_core::revocation::RevocationId;
 use evermint_core::state::State;
 use evermint_core::time::{Clocks, MonoMs, UnixMs};
 use evermint_protocol::clock::ClusterClock;
@@ -21,6 +22,7 @@ use crate::hardware::{Hardware, Time};
 use crate::issuer::Fate;
 use crate::mutant::Mutant;
 use crate::network::{Outgoing, Who};
+use crate::revoking::{RevokeShell, Revoking};
 use crate::shell::Shell;
 use crate::world::{Local, Message, What, World};
 
@@ -66,6 +68,7 @@ pub(crate) struct Replica {
     pub(crate) leader: Leader,
     pub(crate) ticks: u64,
     pub(crate) shells: BTreeMap<CredentialId, Shell>,
+    pub(crate) revokers: BTreeMap<RevocationId, RevokeShell>,
     /// Journal writes under way.
     pub(crate) writes: Vec<JournalEntry>,
     pub(crate) outgoing: BTreeMap<RequestId, Outgoing>,
@@ -103,6 +106,7 @@ impl Replica {
             leader: Leader::new(lost_after),
             ticks: 0,
             shells: BTreeMap::new(),
+            revokers: BTreeMap::new(),
             writes: Vec::new(),
             outgoing: BTreeMap::new(),
         }
@@ -160,6 +164,7 @@ impl World {
         replica.leading = None;
         replica.leader = Leader::new(lost_after);
         replica.shells.clear();
+        replica.revokers.clear();
         replica.writes.clear();
         replica.outgoing.clear();
         replica.well_since = self.now;
@@ -178,6 +183,7 @@ impl World {
         for credential in credentials {
             self.close(slot, &credential);
         }
+        self.drop_revokers(slot);
         // Writes under way may have reached the disk or not; removals too.
         for entry in std::mem::take(&mut self.replicas[slot].writes) {
             if self.dice.chance(500) {
@@ -237,6 +243,7 @@ impl World {
                 self.ensure_shell(slot, &credential);
                 self.step(slot, &credential, Event::Changed);
             }
+            Local::Revoking(id, what) => self.revoking(slot, &id, what),
             Local::Tick(number) => {
                 if self.replicas[slot].ticks == number {
                     self.tick_leader(slot);
@@ -305,6 +312,19 @@ impl World {
         for id in all.into_iter().filter(concerned) {
             let delay = self.dice.range(0, 3);
             self.later(slot, delay, Local::Look(id));
+        }
+        let moved = touched.is_none_or(|touched| {
+            let mut shards = touched.iter().filter(|key| matches!(key, Key::Shard(_)));
+            shards.next().is_some()
+        });
+        let known = self.replicas[slot].revokers.keys();
+        let open = state.revocations.iter().filter(|(_, r)| r.work().is_some());
+        let all: BTreeSet<RevocationId> = open.map(|(id, _)| id).chain(known).cloned().collect();
+        for id in all {
+            let is_touched = touched.is_some_and(|t| t.contains(&Key::Revocation(id.clone())));
+            if moved || is_touched {
+                self.later(slot, 1, Local::Revoking(id, Revoking::Look));
+            }
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn sealed(text: String) -> Sealed {
 }
 
 /// A failure of that class.
-fn failure(class: FailureClass) -> Failure {
+pub(crate) fn failure(class: FailureClass) -> Failure {
     Failure {
         class,
         cause: format!("{class:?}"),
@@ -284,7 +284,8 @@ impl World {
         self.reach_step(slot, Step::Sent);
     }
 
-    fn latency(&mut self) -> u64 {
+    /// How long the issuer takes, or the way to it.
+    pub(crate) fn latency(&mut self) -> u64 {
         match self.healed.is_some() || self.dice.chance(800) {
             true => self.dice.range(5, 60),
             false => self.dice.range(5, self.config.slowest),
@@ -341,7 +342,9 @@ impl World {
         rotated: Option<RefreshToken>,
     ) -> SealedMint {
         let credential = &self.issuer.requests[request].credential;
-        let index = self.ids.iter().position(|id| id == credential);
+        // By its key: two operators at once may have left a provider that nobody remembers.
+        let mut ids = self.ids.iter();
+        let index = ids.position(|id| id.key == credential.key);
         let grant = self.config.credentials[index.unwrap_or(0)];
         let further = further_outputs(grant.strategy, credential).into_values();
         let output = sealed(format!("at-{token}"));
@@ -353,6 +356,7 @@ impl World {
                 .collect(),
             lifetime_ms: (!self.dice.chance(100)).then_some(grant.lifetime),
             new_material: material.into_iter().collect(),
+            material_lifetimes_ms: Default::default(),
         }
     }
 

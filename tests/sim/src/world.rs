@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use evermint_core::command::{Answer, Proposal};
 use evermint_core::id::{CredentialId, Generation, Position, RequestId, SessionId, TicketId};
 use evermint_core::mint::Failure;
+use evermint_core::revocation::RevocationId;
 use evermint_core::time::{MonoMs, UnixMs};
 use evermint_protocol::journal::{JournalEntry, SealedMint};
 use evermint_protocol::owner::Identity;
@@ -21,12 +22,15 @@ use crate::readers::{Reader, Served};
 use crate::replica::Replica;
 use crate::report::{Broken, Coverage, Passed};
 use crate::reports::LastEarly;
+use crate::revoking::{Revoking, Word};
 
 /// Everything there is.
 pub struct World {
     pub(crate) config: Config,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) dice: Dice,
+    /// What decides whether operators have something revoked.
+    pub(crate) whim: Dice,
     pub(crate) now: Time,
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     waiting: BTreeMap<u64, What>,
@@ -145,6 +149,8 @@ pub(crate) enum Local {
     Unavailable(RequestId),
     /// The machine of the credential is made again after a panic.
     Reborn(CredentialId),
+    /// Something about a revocation.
+    Revoking(RevocationId, Revoking),
     Tick(u64),
     Heartbeat,
     Recover,
@@ -163,6 +169,8 @@ pub(crate) enum Global {
     Handle(usize, u64),
     /// The issuer's answer leaves the wire.
     Deliver(usize, u64, Result<SealedMint, Failure>),
+    /// The issuer is told of a revocation.
+    Revoke(Word),
     Read(usize),
     Answer {
         reader: usize,
@@ -183,6 +191,7 @@ impl World {
     /// The world of `config` at its beginning.
     pub fn new(config: Config, mutant: Option<Mutant>) -> Self {
         let dice = Dice::new(config.seed, 3);
+        let whim = Dice::new(config.seed, 4);
         let mut world = Self {
             replicas: Vec::new(),
             consensus: Consensus::default(),
@@ -212,6 +221,7 @@ impl World {
             config,
             mutant,
             dice,
+            whim,
         };
         world.found();
         for (at, fault) in world.config.schedule.clone() {
@@ -294,6 +304,7 @@ impl World {
             Global::Election => self.consider_election(),
             Global::Handle(request, mint) => self.handle_request(request, mint),
             Global::Deliver(request, mint, result) => self.deliver_answer(request, mint, result),
+            Global::Revoke(word) => self.hear(word),
             Global::Read(reader) => self.read(reader),
             Global::Answer {
                 reader,

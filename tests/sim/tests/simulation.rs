@@ -13,7 +13,7 @@ const SEEDS: u64 = 2_000;
 
 /// Histories without which the simulation would be worth little. Each has to come up in any
 /// [`SEEDS`] seeds.
-const REACHED: [&str; 32] = [
+const REACHED: [&str; 39] = [
     "abandonments that settled a doubt",
     "answers handed in after a restart",
     "answers read after the deadline",
@@ -28,6 +28,7 @@ const REACHED: [&str; 32] = [
     "grants known before they were applied here",
     "grants that ended, with the lost mint named",
     "journal writes that failed",
+    "late answers that are revoked",
     "machines suspended",
     "mints cut short by a reconfiguration",
     "panics",
@@ -43,6 +44,12 @@ const REACHED: [&str; 32] = [
     "requests cut off at the deadline",
     "results refused",
     "sandboxes that ask in a loop",
+    "revocations cut off at the deadline",
+    "revocations given up",
+    "revocations that were needless",
+    "revocations that were told",
+    "revocations whose answer was lost",
+    "revocations whose try died with its replica",
     "tickets abandoned after a restart",
     "tickets expired",
     "wall clocks set",

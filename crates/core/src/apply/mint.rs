@@ -21,6 +21,7 @@ use crate::credential::{
     Credential, Doubt, Health, LostMint, Phase, Reason, Refresh, Settled, Ticket, TicketEnd, Value,
     Verdict,
 };
+use crate::horizon;
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, ReplicaId, SessionId,
     ShardEpoch, TicketId,
@@ -30,7 +31,7 @@ use crate::refresh::{self, Served};
 use crate::secret::Sealed;
 use crate::settings::Settings;
 use crate::strategy::ReplayPolicy;
-use crate::time::UnixMs;
+use crate::time::{UnixMs, millis};
 
 /// What an owner claims when it asks for a ticket.
 pub(super) struct Claim {
@@ -42,6 +43,14 @@ pub(super) struct Claim {
     pub(super) generation: Generation,
     pub(super) attempt: Attempt,
     pub(super) reason: Reason,
+}
+
+/// What a mint gave.
+pub(super) struct Given<'a> {
+    pub(super) outputs: &'a BTreeMap<CredentialKey, Sealed>,
+    pub(super) lifetime_ms: Option<u64>,
+    pub(super) new_material: &'a BTreeMap<String, Sealed>,
+    pub(super) material_lifetimes_ms: &'a BTreeMap<String, u64>,
 }
 
 impl Tx<'_> {
@@ -122,10 +131,11 @@ impl Tx<'_> {
         &mut self,
         id: &CredentialId,
         ticket: TicketId,
-        outputs: &BTreeMap<CredentialKey, Sealed>,
-        lifetime_ms: Option<u64>,
-        new_material: &BTreeMap<String, Sealed>,
+        given: &Given<'_>,
     ) -> Outcome {
+        if self.revoke_late(id, ticket, Some(given)) && !self.state.credentials.contains_key(id) {
+            return Err(Refusal::Voided);
+        }
         let mut credential = self.credential(id)?;
         if let Some(answer) = settled_before(&credential, ticket) {
             return answer;
@@ -134,15 +144,15 @@ impl Tx<'_> {
             return Err(Refusal::Voided);
         };
         let declared = refresh.config.outputs.values().chain([&id.key]);
-        if !outputs.keys().eq(declared.collect::<BTreeSet<_>>()) {
+        if !given.outputs.keys().eq(declared.collect::<BTreeSet<_>>()) {
             return Err(Refusal::WrongOutputs);
         }
         let settings = self.settings();
-        let lifetime = refresh::lifetime_ms(&settings, &refresh.config, lifetime_ms);
+        let lifetime = refresh::lifetime_ms(&settings, &refresh.config, given.lifetime_ms);
         let generation = credential.generation.next();
         credential.generation = generation;
-        credential.value = Some(Value {
-            outputs: outputs.clone(),
+        let old = credential.value.replace(Value {
+            outputs: given.outputs.clone(),
             issued_at: ticket.granted_at,
             expires_at: Some(ticket.granted_at + Duration::from_millis(lifetime)),
             generation,
@@ -154,11 +164,25 @@ impl Tx<'_> {
             ticket: ticket.id,
             end: TicketEnd::Committed(generation),
         });
-        for (name, sealed) in new_material {
+        let renewed = given.new_material;
+        for (name, sealed) in renewed {
             refresh.material.insert(name.clone(), sealed.clone());
         }
+        let mint = horizon::Mint {
+            at: ticket.granted_at,
+            before: refresh.last_mint_at,
+        };
+        let ends = given.material_lifetimes_ms;
+        horizon::learn(&mut refresh.learned_ends, mint, ends, |name| {
+            renewed.contains_key(name)
+        });
+        self.revoke_superseded(&credential, &mut refresh, old);
         if refresh.due_reason != Reason::Rotate {
-            let after = refresh::due_after_ms(&refresh.config, id, generation, lifetime);
+            // A refresh token that ends before its access token has to be used before.
+            let ends = refresh.learned_ends.values();
+            let ends = ends.map(|end| millis(end.at.since(ticket.granted_at)));
+            let least = ends.min().unwrap_or(lifetime).min(lifetime);
+            let after = refresh::due_after_ms(&refresh.config, id, generation, least);
             refresh.due_at = ticket.granted_at + Duration::from_millis(after);
             refresh.due_reason = Reason::Due;
         }
@@ -178,6 +202,7 @@ impl Tx<'_> {
         ticket: TicketId,
         failure: &Failure,
     ) -> Outcome {
+        self.revoke_late(id, ticket, None);
         let mut credential = self.credential(id)?;
         if let Some(answer) = settled_before(&credential, ticket) {
             return answer.map(|_| Done::Settled);
@@ -235,6 +260,7 @@ impl Tx<'_> {
     }
 
     pub(super) fn abandon_ticket(&mut self, id: &CredentialId, ticket: TicketId) -> Outcome {
+        self.revoke_late(id, ticket, None);
         let mut credential = self.credential(id)?;
         if let Some(answer) = settled_before(&credential, ticket) {
             return answer.map(|_| Done::Settled);

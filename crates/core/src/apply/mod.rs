@@ -5,7 +5,7 @@
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
 //! Each family of commands has a file: `admission`, `cluster`, `platform`, `provider`, `profile`,
-//! `refresh`, `route`, `sandbox` and `mint`, the mint protocol.
+//! `refresh`, `route`, `sandbox`, `mint`, the mint protocol, and `revocation`.
 
 mod admission;
 mod cluster;
@@ -14,6 +14,7 @@ mod platform;
 mod profile;
 mod provider;
 mod refresh;
+mod revocation;
 mod route;
 mod sandbox;
 
@@ -212,7 +213,17 @@ impl Tx<'_> {
                 outputs,
                 lifetime_ms,
                 new_material,
-            } => self.commit_mint(credential, *ticket, outputs, *lifetime_ms, new_material),
+                material_lifetimes_ms,
+            } => self.commit_mint(
+                credential,
+                *ticket,
+                &mint::Given {
+                    outputs,
+                    lifetime_ms: *lifetime_ms,
+                    new_material,
+                    material_lifetimes_ms,
+                },
+            ),
             Command::FailMint {
                 credential,
                 ticket,
@@ -247,6 +258,25 @@ impl Tx<'_> {
                 peer_address,
                 api_address,
             } => self.admit_replica(*token, *installation, *key, (peer_address, api_address)),
+
+            Command::RevokeProvider { id } => self.revoke_provider(*id),
+            Command::RevokeRefresh { credential } => self.revoke_refresh(credential),
+            Command::RevokeValue {
+                credential,
+                grace_ms,
+            } => self.revoke_value(credential, *grace_ms),
+            Command::ClaimRevocation {
+                revocation,
+                owner,
+                session,
+                shard_epoch,
+                expected_tries,
+            } => self.claim_revocation(revocation, *owner, *session, *shard_epoch, *expected_tries),
+            Command::SettleRevocation {
+                revocation,
+                tries,
+                failure,
+            } => self.settle_revocation(revocation, *tries, failure.as_ref()),
         }
     }
 

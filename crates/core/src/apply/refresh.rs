@@ -80,6 +80,8 @@ impl Tx<'_> {
             },
             last_mint_at,
             lost: None,
+            learned_ends: BTreeMap::new(),
+            doomed: None,
         });
         let mut distinct = BTreeSet::from([&id.key]);
         if let Some(key) = config.outputs.values().find(|key| !distinct.insert(key)) {

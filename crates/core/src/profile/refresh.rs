@@ -14,6 +14,8 @@ use crate::time::UnixMs;
 pub struct Wish {
     /// The token endpoint.
     pub token_url: String,
+    /// The revocation endpoint.
+    pub revoke_url: String,
     /// Scopes.
     pub scopes: Vec<String>,
     /// Public material.
@@ -60,6 +62,7 @@ pub struct Flaw {
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Part {
     TokenUrl,
+    RevokeUrl,
     Material(String),
 }
 
@@ -75,6 +78,7 @@ impl Wish {
             placed: BTreeSet::new(),
             flaws: Vec::new(),
             config: RefreshConfig {
+                revoke_url: self.revoke_url,
                 scopes: self.scopes,
                 material: self.material,
                 material_ends: self.material_ends,
@@ -170,7 +174,7 @@ impl Profile {
             // Material that is missing was told already.
             let is_told = flaws.iter().any(|flaw| match &flaw.part {
                 Part::Material(name) => problem.contains(name.as_str()),
-                Part::TokenUrl => false,
+                Part::TokenUrl | Part::RevokeUrl => false,
             });
             if !is_told {
                 flaws.push(Flaw {
@@ -180,6 +184,29 @@ impl Profile {
             }
             String::new()
         });
+        let revoke_url = match (spec.revoke_url.as_str(), wish.revoke_url.as_str()) {
+            ("", given) => given.to_owned(),
+            // What hinders the token endpoint hinders this one, and was told.
+            (template, given) => match template::fill(template, value) {
+                Ok(url) if given.is_empty() || given == url => url,
+                Ok(_) => {
+                    flaws.push(Flaw {
+                        part: Part::RevokeUrl,
+                        problem: format!("comes from the profile {}; leave it out", self.id),
+                    });
+                    String::new()
+                }
+                Err(error) => {
+                    if flaws.is_empty() {
+                        flaws.push(Flaw {
+                            part: Part::RevokeUrl,
+                            problem: error.to_string(),
+                        });
+                    }
+                    String::new()
+                }
+            },
+        };
         let millis = |secs: Option<u64>| secs.map(|secs| secs.saturating_mul(1000));
         // A target audience asks for an ID token, which has no scopes.
         let is_scoped = !wish.scopes.is_empty() || material.contains_key("target_audience");
@@ -191,6 +218,7 @@ impl Profile {
             placed: self.placeholders(spec),
             flaws,
             config: RefreshConfig {
+                revoke_url,
                 scopes: match is_scoped {
                     true => wish.scopes,
                     false => spec.scopes.clone(),

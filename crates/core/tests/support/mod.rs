@@ -223,6 +223,7 @@ impl World {
             outputs: outputs.collect(),
             lifetime_ms: Some(3_600_000),
             new_material: BTreeMap::from([("refresh_token".to_owned(), sealed(value))]),
+            material_lifetimes_ms: BTreeMap::new(),
         }
     }
 

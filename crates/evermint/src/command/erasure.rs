@@ -33,7 +33,9 @@ impl ErasureArgs {
     /// When a replica has not erased it in time; says which.
     pub(super) async fn wait(&self, done: &Deletions, client: &Client) -> Result<()> {
         let deleted = done.deletions.iter().filter(|d| d.deleted);
-        let newest = deleted.map(|d: &Deletion| d.position).max();
+        // A revocation keeps what it needs until it has ended.
+        let ends = |d: &Deletion| d.revocations.iter().map(|r| r.ended_position).max();
+        let newest = deleted.map(|d| d.position.max(ends(d).unwrap_or(0))).max();
         let (Some(bound), Some(position)) = (self.wait_erased, newest) else {
             return Ok(());
         };

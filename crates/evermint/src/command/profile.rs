@@ -136,10 +136,11 @@ impl Command {
 /// What a gateway's answer lacks if it is broken.
 const EMPTY: &str = "the gateway's answer holds no profile";
 
-async fn list(args: ListArgs, client: &Client) -> Result<()> {
+/// The profiles that the workspace can use, or those of the platform alone.
+pub(super) async fn all(platform: bool, client: &Client) -> Result<Vec<v1::Profile>> {
     let request = v1::ListProfilesRequest {
         workspace: client.workspace.clone(),
-        platform: args.scope.platform,
+        platform,
     };
     let answer = client
         .gateways
@@ -149,12 +150,18 @@ async fn list(args: ListArgs, client: &Client) -> Result<()> {
                 .await
         })
         .await?;
+    Ok(answer.profiles)
+}
+
+async fn list(args: ListArgs, client: &Client) -> Result<()> {
+    let profiles = all(args.scope.platform, client).await?;
     client.out.show(&Many {
-        profiles: answer.profiles.into_iter().map(Into::into).collect(),
+        profiles: profiles.into_iter().map(Into::into).collect(),
     })
 }
 
-async fn one(id: String, client: &Client) -> Result<v1::Profile> {
+/// The profile that counts for an id or alias.
+pub(super) async fn one(id: String, client: &Client) -> Result<v1::Profile> {
     let request = v1::GetProfileRequest {
         workspace: client.workspace.clone(),
         id,
@@ -264,6 +271,7 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
             name,
             deleted: answer.deleted,
             position: answer.position,
+            revocations: Vec::new(),
         });
     }
     client.out.show(&Deletions {

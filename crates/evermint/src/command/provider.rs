@@ -11,6 +11,7 @@ use evermint_proto::v1;
 use evermint_proto::v1::providers_client::ProvidersClient;
 
 use super::erasure::ErasureArgs;
+use super::revocation::RevokeArgs;
 use super::{PAGE, all_pages, profile, refresh, trial};
 use crate::cli::Client;
 use crate::discover::{self, Found, Here};
@@ -189,6 +190,8 @@ pub struct DeleteArgs {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
+    revoke: RevokeArgs,
+    #[command(flatten)]
     erasure: ErasureArgs,
 }
 
@@ -203,7 +206,7 @@ impl Command {
             Self::Get(args) => get(args, client).await?,
             Self::List(args) => list(args, client).await?,
             Self::Update(args) => update(args, client).await?,
-            Self::Delete(args) => delete(args, client).await?,
+            Self::Delete(args) => return delete(args, client).await,
             Self::Refresh(command) => return command.run(client).await,
             Self::Profile(command) => return command.run(client).await,
             Self::RefreshConfig(args) => return refresh::configure(*args, client).await,
@@ -241,7 +244,7 @@ fn statics(
 
 impl FoundArgs {
     /// What is to be taken, for a provider of type `kind`.
-    fn find(&self, kind: &str) -> Result<Found> {
+    async fn find(&self, kind: &str, client: &Client) -> Result<Found> {
         let grant = match &self.from_service_account {
             Some(path) => Some(discover::service_account(&Here, path)?),
             None if self.from_gcloud_adc => Some(discover::gcloud_adc(&Here)?),
@@ -255,37 +258,35 @@ impl FoundArgs {
             });
         }
         match self.from_existing {
-            true => discover::existing(&Here, &profile(kind)?),
+            true => discover::existing(&Here, &profile(kind, client).await?),
             false => Ok(Found::default()),
         }
     }
 }
 
-/// The built-in profile of that name.
-fn profile(kind: &str) -> Result<Profile> {
+/// The profile that counts for that type in the cluster, imported or built in.
+async fn profile(kind: &str, client: &Client) -> Result<Profile> {
+    let known = profile::all(false, client).await?;
     let lower = kind.to_ascii_lowercase();
-    let is_called = |profile: &Profile| {
-        let mut names = std::iter::once(&profile.id).chain(&profile.aliases);
-        names.any(|name| name.as_str() == lower)
+    let is_called = |p: &&v1::Profile| p.id == lower || p.aliases.contains(&lower);
+    let Some(found) = known.iter().find(is_called) else {
+        let ids: Vec<&str> = known.iter().map(|p| p.id.as_str()).collect();
+        return Err(usage(format!(
+            "--from-existing: no profile is called {kind:?}; there are {}",
+            ids.join(", ")
+        )));
     };
-    let catalog = evermint_profiles::catalog();
-    let found = catalog.builtin().find(|profile| is_called(profile));
-    found
-        .map(|profile| profile.as_ref().clone())
-        .ok_or_else(|| {
-            let known = catalog.builtin().map(|profile| profile.id.to_string());
-            usage(format!(
-                "--from-existing: no built-in profile is called {kind:?}; there are {}",
-                known.collect::<Vec<_>>().join(", ")
-            ))
-        })
+    let document = profile::one(found.id.clone(), client).await?.yaml;
+    let parsed = evermint_profiles::read::parse(&document);
+    let profile = parsed.into_iter().find_map(|(profile, _)| profile);
+    profile.with_context(|| format!("this program cannot read the profile {kind} of the cluster"))
 }
 
 async fn create(args: CreateArgs, client: &Client) -> Result<ExitCode> {
     let mut reader = Reader::default();
     let mut values = reader.secret(&args.credential)?;
     let mut config = reader.plain(&args.config)?;
-    let found = args.found.find(&args.r#type)?;
+    let found = args.found.find(&args.r#type, client).await?;
     for (key, value) in found.values {
         values.entry(key).or_insert(value);
     }
@@ -431,12 +432,13 @@ async fn update(args: UpdateArgs, client: &Client) -> Result<()> {
     })
 }
 
-async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
+async fn delete(args: DeleteArgs, client: &Client) -> Result<ExitCode> {
     let mut deletions = Vec::new();
     for name in args.names {
         let request = v1::DeleteProviderRequest {
             workspace: client.workspace.clone(),
             name: name.clone(),
+            revoke: args.revoke.revoke,
         };
         let answer = client
             .gateways
@@ -450,12 +452,18 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
             name,
             deleted: answer.deleted,
             position: answer.position,
+            revocations: Vec::new(),
         });
+    }
+    for deletion in deletions.iter_mut().filter(|d| d.deleted) {
+        deletion.revocations = args.revoke.outcome(deletion.position, client).await?;
     }
     let done = Deletions {
         kind: "provider",
         deletions,
     };
     client.out.show(&done)?;
-    args.erasure.wait(&done, client).await
+    args.erasure.wait(&done, client).await?;
+    let revocations = done.deletions.into_iter().flat_map(|d| d.revocations);
+    Ok(args.revoke.code(&revocations.collect::<Vec<_>>()))
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use evermint_core::strategy::Strategy;
+use evermint_core::time::millis;
 use evermint_minter::refresher;
 use evermint_proto::v1;
 use evermint_proto::v1::refreshes_client::RefreshesClient;
@@ -16,7 +17,8 @@ use evermint_proto::v1::replay_policy::Kind;
 
 use super::erasure::ErasureArgs;
 use super::provider;
-use super::settle::{Wish, settle};
+use super::revocation::{self, RevokeArgs};
+use super::settle::{End as Ending, Wish, settle};
 use crate::cli::Client;
 use crate::discover::{self, Grant, Here};
 use crate::duration::Time;
@@ -58,6 +60,8 @@ pub enum Command {
     /// Destroy a refresh's material; the value is served until its end.
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
+    /// Say what became of revocations at issuers (`--revoke`).
+    Revocations(revocation::ListArgs),
 }
 
 /// Arguments of `provider refresh configure`.
@@ -69,8 +73,8 @@ pub struct ConfigureArgs {
     #[arg(long, value_name = "KEY")]
     credential_key: String,
     /// How it is minted: one of the strategies of the provider's profile, such as
-    /// oauth2-refresh-token (see `provider profile list`).
-    #[arg(long, value_name = "STRATEGY", required_unless_present = "found")]
+    /// oauth2-refresh-token (see `provider profile list`); its usual one if not given.
+    #[arg(long, value_name = "STRATEGY")]
     strategy: Option<String>,
     #[command(flatten)]
     found: FoundArgs,
@@ -82,6 +86,14 @@ pub struct ConfigureArgs {
         hide_default_value = true
     )]
     token_url: String,
+    /// The issuer's revocation endpoint (RFC 7009), for --revoke, where the profile knows none.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true
+    )]
+    revoke_url: String,
     /// A scope to ask for (repeatable); those of the profile if none is given.
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
@@ -200,6 +212,16 @@ pub struct RotateArgs {
         default_missing_value = "60s"
     )]
     wait: Option<Time>,
+    /// Have the issuer revoke the value that is served now (RFC 7009), so long after the new one
+    /// came (5m unless said): sandboxes change over meanwhile.
+    #[arg(
+        long,
+        value_name = "AFTER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5m"
+    )]
+    revoke: Option<Time>,
 }
 
 /// Arguments of `provider refresh delete`.
@@ -210,6 +232,8 @@ pub struct DeleteArgs {
     /// The credential.
     #[arg(long, value_name = "KEY")]
     credential_key: String,
+    #[command(flatten)]
+    revoke: RevokeArgs,
     #[command(flatten)]
     erasure: ErasureArgs,
 }
@@ -248,7 +272,8 @@ impl Command {
             Self::Configure(args) => return configure(*args, client).await,
             Self::Status(args) => status(args, client).await?,
             Self::Rotate(args) => return rotate(args, client).await,
-            Self::Delete(args) => delete(args, client).await?,
+            Self::Delete(args) => return delete(args, client).await,
+            Self::Revocations(args) => revocation::show(args, client).await?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -319,6 +344,7 @@ impl ConfigureArgs {
             credential_key: self.credential_key,
             strategy,
             token_url: self.token_url,
+            revoke_url: self.revoke_url,
             scopes,
             outputs,
             material_expires_at_ms: ends,
@@ -409,12 +435,13 @@ async fn configure_with(
         client.out.show(&One {
             done,
             outcome: None,
+            revocations: Vec::new(),
             refresh: Refresh::new(provider, status),
             position: answer.position,
         })?;
         return Ok(ExitCode::SUCCESS);
     };
-    await_mint(client, provider, key, status, answer.position, wait).await
+    await_mint(client, provider, key, status, answer.position, wait, false).await
 }
 
 /// Waits for the mint that was asked for at `position`, and tells what became of it.
@@ -425,7 +452,9 @@ async fn await_mint(
     status: v1::RefreshStatus,
     position: u64,
     wait: Time,
+    revoke: bool,
 ) -> Result<ExitCode> {
+    let started = Instant::now();
     let wish = Wish {
         provider,
         key,
@@ -434,9 +463,17 @@ async fn await_mint(
     };
     let (end, newest) = settle(client, &wish, wait).await?;
     let what = format!("{provider}/{key}");
+    let revocations = match revoke && end == Ending::Minted {
+        true => {
+            let left = wait.get().saturating_sub(started.elapsed());
+            revocation::ended(position, Some(Time::millis(millis(left))), client).await?
+        }
+        false => Vec::new(),
+    };
     client.out.show(&One {
         done: end.told(&what, wait),
         outcome: Some(end.as_str().to_owned()),
+        revocations,
         refresh: Refresh::new(provider, newest.unwrap_or(status)),
         position,
     })?;
@@ -544,6 +581,7 @@ pub async fn rotate(args: RotateArgs, client: &Client) -> Result<ExitCode> {
         provider: args.provider,
         credential_key,
         wait_ms: 0,
+        revoke_after_ms: args.revoke.map(Time::as_millis),
     };
     let answer = client
         .gateways
@@ -556,22 +594,25 @@ pub async fn rotate(args: RotateArgs, client: &Client) -> Result<ExitCode> {
     let (provider, key) = (&request.provider, &request.credential_key);
     let status = answer.status.context(EMPTY)?;
     if let Some(wait) = args.wait {
-        return await_mint(client, provider, key, status, answer.position, wait).await;
+        let revoke = args.revoke.is_some();
+        return await_mint(client, provider, key, status, answer.position, wait, revoke).await;
     }
     client.out.show(&One {
         done: format!("{provider}/{key} is due now"),
         outcome: Some("due".to_owned()),
+        revocations: Vec::new(),
         refresh: Refresh::new(provider, status),
         position: answer.position,
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
+async fn delete(args: DeleteArgs, client: &Client) -> Result<ExitCode> {
     let request = v1::DeleteRefreshRequest {
         workspace: client.workspace.clone(),
         provider: args.provider,
         credential_key: args.credential_key,
+        revoke: args.revoke.revoke,
     };
     let answer = client
         .gateways
@@ -587,10 +628,15 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
             name: format!("{}/{}", request.provider, request.credential_key),
             deleted: answer.deleted,
             position: answer.position,
+            revocations: match answer.deleted {
+                true => args.revoke.outcome(answer.position, client).await?,
+                false => Vec::new(),
+            },
         }],
     };
     client.out.show(&done)?;
-    args.erasure.wait(&done, client).await
+    args.erasure.wait(&done, client).await?;
+    Ok(args.revoke.code(&done.deletions[0].revocations))
 }
 
 #[cfg(test)]

@@ -272,6 +272,7 @@ async fn delete(args: DeleteArgs, client: &Client) -> Result<()> {
             name,
             deleted: answer.deleted,
             position: answer.position,
+            revocations: Vec::new(),
         });
     }
     client.out.show(&Deletions {

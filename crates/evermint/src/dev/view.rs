@@ -228,7 +228,9 @@ fn minted_by(state: &State, id: &CredentialId) -> Option<ReplicaId> {
                 end: MintEnd::Committed(_),
                 ..
             } if credential == id => Some(*replica),
-            AuditEvent::Mint { .. } | AuditEvent::Change { .. } => None,
+            AuditEvent::Mint { .. } | AuditEvent::Change { .. } | AuditEvent::Revocation { .. } => {
+                None
+            }
         })
 }
 

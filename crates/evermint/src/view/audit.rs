@@ -52,6 +52,16 @@ pub enum Event {
         command: String,
         object: String,
     },
+    Revocation {
+        provider: String,
+        provider_id: String,
+        credential_key: String,
+        grant: bool,
+        replica: u64,
+        tries: u32,
+        end: String,
+        cause: String,
+    },
     Unknown,
 }
 
@@ -82,6 +92,16 @@ impl From<v1::AuditRecord> for Record {
                 granted_at: At(m.granted_at_ms),
                 generation: (m.generation > 0).then_some(m.generation),
                 cause: m.cause,
+            },
+            Some(Given::Revocation(r)) => Event::Revocation {
+                end: word(r.end().as_str_name(), "END_"),
+                provider: r.provider,
+                provider_id: r.provider_id,
+                credential_key: r.credential_key,
+                grant: r.grant,
+                replica: r.replica,
+                tries: r.tries,
+                cause: r.cause,
             },
             Some(Given::Change(c)) => Event::Change {
                 command: c.command,
@@ -128,6 +148,31 @@ impl Record {
                 };
                 (
                     format!("mint ({reason}) on {replica}"),
+                    format!("{provider}/{credential_key}"),
+                    Cell::new(told, tone),
+                )
+            }
+            Event::Revocation {
+                provider,
+                provider_id,
+                credential_key,
+                grant,
+                end,
+                cause,
+                ..
+            } => {
+                let provider = if provider.is_empty() {
+                    provider_id
+                } else {
+                    provider
+                };
+                let what = if *grant { "grant" } else { "value" };
+                let (tone, told) = match cause.as_str() {
+                    "" => (Tone::Good, end.clone()),
+                    cause => (Tone::Warn, format!("{end}: {cause}")),
+                };
+                (
+                    format!("revocation ({what})"),
                     format!("{provider}/{credential_key}"),
                     Cell::new(told, tone),
                 )

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use evermint_proto::v1;
 use serde::Serialize;
 
+use super::revocation::Revocation;
 use super::{reason, text_cell, verdict, verdict_cell};
 use crate::out::{At, Render};
 use crate::page::{Cell, Page, Tone, span};
@@ -21,6 +22,7 @@ pub struct Refresh {
     pub since: At,
     pub strategy: String,
     pub token_url: String,
+    pub revoke_url: String,
     pub scopes: Vec<String>,
     pub replay_policy: String,
     pub material: Vec<String>,
@@ -93,6 +95,7 @@ impl Refresh {
             since: At(s.since_ms),
             strategy: s.strategy,
             token_url: s.token_url,
+            revoke_url: s.revoke_url,
             scopes: s.scopes,
             replay_policy: replay(s.replay.unwrap_or_default()),
             material: s.material,
@@ -173,6 +176,7 @@ impl Refresh {
             ("since", page.when(self.since.0).into()),
             ("strategy", self.strategy.as_str().into()),
             ("token endpoint", text_cell(&self.token_url)),
+            ("revocation endpoint", text_cell(&self.revoke_url)),
             ("scopes", text_cell(&self.scopes.join(" "))),
             ("replay policy", self.replay_policy.as_str().into()),
             ("material", text_cell(&self.material.join(", "))),
@@ -311,6 +315,9 @@ pub struct One {
     /// Of a mint that was asked for: `due`, `minted`, `failed`, `in-doubt` or `voided`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
+    /// What became of the revocation of the superseded value, where it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
     /// How it stands.
     pub refresh: Refresh,
     /// Where the write stands in the history.
@@ -322,6 +329,9 @@ impl Render for One {
         page.line(self.done.as_str());
         self.refresh.details(page);
         self.refresh.trouble(page);
+        for revocation in &self.revocations {
+            revocation.tell(page);
+        }
     }
 }
 

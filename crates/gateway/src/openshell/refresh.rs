@@ -113,6 +113,7 @@ pub(super) async fn rotate(
         provider: provider.name.to_string(),
         credential_key: id.key.to_string(),
         wait_ms: MINT_TIME_MS,
+        revoke_after_ms: None,
     };
     let services = face.services();
     let rotated = services.rotate_credential(Request::new(rotate)).await?;

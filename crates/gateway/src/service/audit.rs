@@ -90,7 +90,7 @@ impl About {
 
     fn matches(&self, event: &AuditEvent, key: Option<&CredentialKey>) -> bool {
         match event {
-            AuditEvent::Mint { credential, .. } => {
+            AuditEvent::Mint { credential, .. } | AuditEvent::Revocation { credential, .. } => {
                 credential.provider == self.id && key.is_none_or(|key| *key == credential.key)
             }
             AuditEvent::Change { command, object } => match key {

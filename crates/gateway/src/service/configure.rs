@@ -55,7 +55,13 @@ impl Services {
     ) -> Result<Asked, Status> {
         let mut rim = Rim::default();
         let key = rim.parse::<CredentialKey>("credential_key", &request.credential_key);
-        let strategy = strategy(&mut rim, &request.strategy);
+        let strategy = match (request.strategy.as_str(), profile) {
+            // The usual way of the profile; without one, the credential is only ever given.
+            ("", Some(profile)) if !profile.strategies(key.as_ref()).is_empty() => {
+                profile.strategies(key.as_ref()).first().copied()
+            }
+            (text, _) => strategy(&mut rim, text),
+        };
         let alone = strategy.filter(|s| Wish::needs_no_profile(*s));
         let way = match alone {
             Some(_) => None,
@@ -63,6 +69,9 @@ impl Services {
         };
         if request.token_url.len() > URL_MAX {
             rim.text("token_url", &request.token_url, URL_MAX);
+        }
+        if request.revoke_url.len() > URL_MAX {
+            rim.text("revoke_url", &request.revoke_url, URL_MAX);
         }
         rim.count("scopes", request.scopes.len(), SCOPES_MAX);
         for (i, scope) in request.scopes.iter().enumerate() {
@@ -104,6 +113,7 @@ impl Services {
         let ends = ends.into_iter().map(|(name, end)| (name, UnixMs(end)));
         let wish = Wish {
             token_url: request.token_url,
+            revoke_url: request.revoke_url,
             scopes: request.scopes,
             material,
             secrets: secrets.keys().cloned().collect(),
@@ -159,6 +169,7 @@ fn problem(flaw: Flaw) -> FieldProblem {
     FieldProblem {
         field: match flaw.part {
             Part::TokenUrl => "token_url".to_owned(),
+            Part::RevokeUrl => "revoke_url".to_owned(),
             Part::Material(name) => entry("material", &name),
         },
         problem: flaw.problem,

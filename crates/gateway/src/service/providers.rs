@@ -171,7 +171,12 @@ impl Providers for Services {
                 position: self.state().meta.position.0,
             }));
         };
-        let written = self.propose(Command::DeleteProvider { id }).await?;
+        let written = self
+            .propose(match request.revoke {
+                false => Command::DeleteProvider { id },
+                true => Command::RevokeProvider { id },
+            })
+            .await?;
         Ok(Response::new(v1::DeleteProviderResponse {
             deleted: changed(&written.done),
             position: written.position.0,

@@ -26,6 +26,9 @@ use crate::{show, status};
 /// The longest that a rotation is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// The longest time until a superseded value is revoked: a day.
+const REVOKE_AFTER_MAX_MS: u64 = 86_400_000;
+
 #[tonic::async_trait]
 impl Refreshes for Services {
     async fn configure_refresh(
@@ -95,8 +98,14 @@ impl Refreshes for Services {
         // Subscribed to before the wish is proposed, so that no change after it is missed.
         let mut changes = self.ports.view.changes();
         let written = self
-            .propose(Command::RotateCredential {
-                credential: credential.clone(),
+            .propose(match request.revoke_after_ms {
+                None => Command::RotateCredential {
+                    credential: credential.clone(),
+                },
+                Some(grace_ms) => Command::RevokeValue {
+                    credential: credential.clone(),
+                    grace_ms: grace_ms.min(REVOKE_AFTER_MAX_MS),
+                },
             })
             .await?;
         let wait = Duration::from_millis(request.wait_ms).min(WAIT_MAX);
@@ -145,10 +154,43 @@ impl Refreshes for Services {
             provider: provider.id,
             key,
         };
-        let written = self.propose(Command::DeleteRefresh { credential }).await?;
+        let written = self
+            .propose(match request.revoke {
+                false => Command::DeleteRefresh { credential },
+                true => Command::RevokeRefresh { credential },
+            })
+            .await?;
         Ok(Response::new(v1::DeleteRefreshResponse {
             deleted: changed(&written.done),
             position: written.position.0,
+        }))
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<v1::ListRevocationsRequest>,
+    ) -> Result<Response<v1::ListRevocationsResponse>, Status> {
+        let request = request.into_inner();
+        let mut rim = Rim::default();
+        let workspace = rim.workspace(&request.workspace);
+        let provider = rim.optional::<Name>("provider", &request.provider);
+        let (workspace, provider) = rim.finish(|| Some((workspace?, provider?)))?;
+        let state = self.state();
+        let asked = state.revocations.values().filter(|r| {
+            r.workspace == workspace
+                && provider.as_ref().is_none_or(|name| r.provider == *name)
+                && (request.position == 0 || r.id.asked.0 == request.position)
+        });
+        let mut revocations: Vec<_> = asked.map(|r| show::revocation(r)).collect();
+        revocations.sort_by(|a, b| {
+            let by =
+                |r: &v1::Revocation| (r.provider.clone(), r.credential_key.clone(), r.position);
+            by(a).cmp(&by(b))
+        });
+        Ok(Response::new(v1::ListRevocationsResponse {
+            revocations,
+            applied: state.meta.position.0,
+            server_time_ms: self.ports.view.now().0,
         }))
     }
 
@@ -209,7 +251,9 @@ fn named_provider(request: &v1::ConfigureRefreshRequest) -> Result<(Workspace, N
     let workspace = rim.workspace(&request.workspace);
     let Some(provider) = rim.parse::<Name>("provider", &request.provider) else {
         rim.parse::<CredentialKey>("credential_key", &request.credential_key);
-        configure::strategy(&mut rim, &request.strategy);
+        if !request.strategy.is_empty() {
+            configure::strategy(&mut rim, &request.strategy);
+        }
         return rim.finish(|| None);
     };
     rim.finish(|| Some((workspace?, provider)))

@@ -105,6 +105,7 @@ async fn the_audit_trail_is_filtered_and_bounded() {
                     mint.generation
                 ),
                 Event::Change(change) => change.command.clone(),
+                Event::Revocation(revocation) => format!("{:?}", revocation.end()),
             })
             .collect();
         (told, response.more)

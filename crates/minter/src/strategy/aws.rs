@@ -214,6 +214,7 @@ pub(crate) fn read(answer: &Answer) -> Result<Minted, Unusable> {
         ]),
         lifetime: lifetime::until_timestamp(&session.expiration, answer),
         new_material: BTreeMap::new(),
+        material_lifetimes: BTreeMap::new(),
         scopes: None,
     })
 }

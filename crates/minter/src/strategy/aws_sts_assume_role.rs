@@ -95,6 +95,10 @@ impl CredentialRefresher for AwsStsAssumeRole {
         errors
     }
 
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let url = aws::url(setup);
         let mut form = aws::form(setup, "AssumeRole");

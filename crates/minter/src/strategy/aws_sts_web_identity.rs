@@ -85,6 +85,10 @@ impl CredentialRefresher for AwsStsWebIdentity {
         errors
     }
 
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let (token, proof) = token(setup, fence).await?;
         let url = aws::url(setup);

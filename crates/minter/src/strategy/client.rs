@@ -14,12 +14,12 @@ use url::form_urlencoded::byte_serialize;
 
 use super::entra;
 use crate::assertion::{ALGORITHMS, Claims, Signer, certificate_of};
-use crate::exchange::{Proof, Request};
+use crate::exchange::{Client, Proof, Request};
 use crate::form::{Form, basic};
 use crate::material::{FieldError, Format, Material, MaterialField, bad_material};
 use crate::outside::Setup;
 use crate::redact::Redactor;
-use crate::response::Wanted;
+use crate::response::{Tokens, Wanted};
 
 const POST: &str = "client_secret_post";
 const BASIC: &str = "client_secret_basic";
@@ -27,6 +27,9 @@ const KEY_JWT: &str = "private_key_jwt";
 
 const ID: &str = "client_id";
 const SECRET: &str = "client_secret";
+const NEXT: &str = "client_secret_next";
+/// Which of two secrets the issuer took last; written by mints, never by operators.
+const IN_USE: &str = "client_secret_in_use";
 const AUTH: &str = "client_auth";
 const KEY: &str = "client_private_key";
 const KEY_ID: &str = "client_key_id";
@@ -53,6 +56,11 @@ pub(crate) const AUTHENTICATION: &[MaterialField] = &[
         SECRET,
         Format::Line,
         "the client's secret; a public client has none",
+    ),
+    MaterialField::secret(
+        NEXT,
+        Format::Line,
+        "a second secret beside the first: shown once when the issuer refuses that one, and first from then on",
     ),
     MaterialField::secret(
         KEY,
@@ -132,6 +140,10 @@ pub(crate) fn check(setup: &Setup<'_>) -> Vec<FieldError> {
             errors.push(FieldError::new(name, "needs a client_private_key"));
         }
     }
+    if material.has(NEXT) && !material.has(SECRET) {
+        let problem = format!("is a second one; the only one is {SECRET}");
+        errors.push(FieldError::new(NEXT, problem));
+    }
     if material.has(ALGORITHM) && material.has(CERTIFICATE) {
         let problem = "is PS256 with a client_certificate; leave it out";
         errors.push(FieldError::new(ALGORITHM, problem));
@@ -176,21 +188,53 @@ pub(crate) async fn request(
     grant_type: &str,
 ) -> Result<Request, Failure> {
     let material = &setup.material;
-    let mut request = Request {
-        url: entra::token_url(setup),
-        form: Form::new(grant_type),
-        authorization: None,
-        redactor: Redactor::new(material.secrets()),
-        wanted: Wanted::AccessToken,
-        proof: Proof::Lasting,
-    };
-    authenticate(setup, fence, &mut request).await?;
+    let mut request = prove(setup, fence, Form::new(grant_type)).await?;
     if !setup.config.scopes.is_empty() {
         request.form.add("scope", setup.config.scopes.join(" "));
     }
     request.form.add_some("audience", material.get("audience"));
     request.form.add_some("resource", material.get("resource"));
     Ok(request)
+}
+
+/// Begins a request with a form and the client's proof.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) async fn prove(
+    setup: &Setup<'_>,
+    fence: &Arc<dyn Fence>,
+    form: Form,
+) -> Result<Request, Failure> {
+    let mut request = Request {
+        url: entra::token_url(setup),
+        form,
+        client: Client::default(),
+        other_client: None,
+        redactor: Redactor::new(setup.material.secrets()),
+        wanted: Wanted::AccessToken,
+        proof: Proof::Lasting,
+    };
+    authenticate(setup, fence, &mut request).await?;
+    Ok(request)
+}
+
+/// The client's secrets, the one that was taken last first.
+fn secrets<'a>(material: &Material<'a>) -> (Option<&'a Secret>, Option<&'a Secret>) {
+    let pair = (material.secret(SECRET), material.secret(NEXT));
+    match material.secret(IN_USE).map(Secret::expose) {
+        Some(name) if name == NEXT.as_bytes() && pair.1.is_some() => (pair.1, pair.0),
+        _ => pair,
+    }
+}
+
+/// What is to be remembered of a client with two secrets after the issuer took its other one.
+pub(crate) fn in_use(material: &Material<'_>, tokens: &Tokens) -> Option<(String, Secret)> {
+    let was_next = material.secret(IN_USE).map(Secret::expose) == Some(NEXT.as_bytes());
+    let name = if was_next { SECRET } else { NEXT };
+    tokens
+        .by_other_client
+        .then(|| (IN_USE.to_owned(), Secret::from(name)))
 }
 
 /// Puts the client's id, and its proof if it has one, where they belong.
@@ -203,16 +247,25 @@ async fn authenticate(
     let Some(id) = material.get(ID) else {
         return Ok(());
     };
-    if let Some(secret) = material.secret(SECRET)
-        && material.get(AUTH) == Some(BASIC)
-    {
-        request.authorization = Some(header(id, secret, &mut request.redactor));
+    let is_basic = material.get(AUTH) == Some(BASIC);
+    let mut by_secret = |secret: &Secret| {
+        let mut client = Client::default();
+        if is_basic {
+            client.authorization = Some(header(id, secret, &mut request.redactor));
+        } else {
+            client.form.add(ID, id);
+            client.form.add(SECRET, secret.expose());
+        }
+        client
+    };
+    if let (Some(first), second) = secrets(material) {
+        let other = second.map(&mut by_secret);
+        request.client = by_secret(first);
+        request.other_client = other;
         return Ok(());
     }
-    request.form.add(ID, id);
-    if let Some(secret) = material.secret(SECRET) {
-        request.form.add(SECRET, secret.expose());
-    } else if material.has(KEY) {
+    request.client.form.add(ID, id);
+    if material.has(KEY) {
         let signer = signer(material).map_err(|(field, p)| bad_material(field, &p))?;
         let now = setup.outside.skews.now(&request.url);
         let claims = Claims {
@@ -236,8 +289,9 @@ async fn authenticate(
 impl Request {
     fn add_assertion(&mut self, assertion: &[u8]) {
         self.redactor.add(assertion);
-        self.form.add("client_assertion_type", ASSERTION_TYPE);
-        self.form.add("client_assertion", assertion);
+        let form = &mut self.client.form;
+        form.add("client_assertion_type", ASSERTION_TYPE);
+        form.add("client_assertion", assertion);
     }
 }
 

@@ -102,6 +102,10 @@ impl CredentialRefresher for Exec {
         error.into_iter().collect()
     }
 
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let name = setup.material.require(COMMAND)?;
         let line = setup.outside.commands.get(name).ok_or_else(|| {
@@ -177,6 +181,7 @@ fn read(name: &str, line: &CommandLine, printed: &Printed) -> Result<Minted, Fai
             .collect(),
         lifetime,
         new_material: BTreeMap::new(),
+        material_lifetimes: BTreeMap::new(),
         scopes: None,
     })
 }

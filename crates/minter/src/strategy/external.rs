@@ -53,6 +53,10 @@ impl CredentialRefresher for External {
     }
 
     /// The state machine grants no ticket for it; a dry run asks all the same.
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, _: &Setup<'_>, _: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         Err(Failure {
             class: FailureClass::ConfigRefused,

@@ -10,7 +10,7 @@ use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
 use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -26,6 +26,7 @@ use crate::material::{
 use crate::outside::Setup;
 use crate::redact::Redactor;
 use crate::response::{self, Unusable};
+use crate::revocation::Told;
 use crate::transport::{Answer, Outgoing};
 
 /// The strategy.
@@ -177,6 +178,15 @@ fn jwt(setup: &Setup<'_>, url: &str) -> Result<Zeroizing<String>, Failure> {
     signer.sign(&claims, PRIVATE_KEY)
 }
 
+/// The header that shows a token; if it cannot be one, `material` is to blame.
+fn bearer(token: &[u8], material: &str) -> Result<HeaderValue, Failure> {
+    let bearer = Zeroizing::new([b"Bearer ", token].concat());
+    let mut bearer = HeaderValue::from_bytes(&bearer)
+        .map_err(|_| bad_material(material, "does not go into a header"))?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
 #[derive(Deserialize)]
 struct Wire {
     #[serde(default)]
@@ -198,6 +208,7 @@ fn read(answer: &Answer) -> Result<Minted, Unusable> {
         extra_outputs: BTreeMap::new(),
         lifetime: lifetime::until_timestamp(wire.expires_at.as_str().unwrap_or(""), answer),
         new_material: BTreeMap::new(),
+        material_lifetimes: BTreeMap::new(),
         scopes: (!scopes.is_empty()).then_some(scopes),
     })
 }
@@ -225,19 +236,45 @@ impl CredentialRefresher for GitHubAppInstallation {
         error.into_iter().collect()
     }
 
+    /// GitHub ends a token at the wish of whoever shows it.
+    async fn revoke(
+        &self,
+        setup: &Setup<'_>,
+        fence: &Arc<dyn Fence>,
+        token: &Secret,
+        _hint: &str,
+    ) -> Result<Told, Failure> {
+        let url = setup.config.revoke_url.as_str();
+        let mut redactor = Redactor::new(setup.material.secrets());
+        redactor.add(token.expose());
+        let outgoing = Outgoing::bare(Method::DELETE, url)
+            .header(ACCEPT, JSON)
+            .header(API_VERSION.0, API_VERSION.1)
+            .header(AUTHORIZATION, bearer(token.expose(), "token")?);
+        let judge = Judge {
+            strategy: Strategy::GitHubAppInstallation,
+            redactor: &redactor,
+            proof: Proof::Lasting,
+        };
+        let answer = send(setup, fence, &judge, url, outgoing).await?;
+        match answer.status {
+            // A token that is bad already is one that is worth nothing.
+            status if status.is_success() || status == StatusCode::UNAUTHORIZED => {
+                Ok(Told::Revoked)
+            }
+            _ => Err(judge.answer(&answer, Unusable::Refusal)),
+        }
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let url = url(setup);
         let jwt = jwt(setup, &url)?;
         let mut redactor = Redactor::new(setup.material.secrets());
         redactor.add(jwt.as_bytes());
-        let bearer = Zeroizing::new(format!("Bearer {}", &*jwt));
-        let mut bearer = HeaderValue::from_str(&bearer)
-            .map_err(|_| bad_material(APP_ID, "does not go into a header"))?;
-        bearer.set_sensitive(true);
         let outgoing = Outgoing::json(url.as_str(), &body(setup)?)
             .header(ACCEPT, JSON)
             .header(API_VERSION.0, API_VERSION.1)
-            .header(AUTHORIZATION, bearer);
+            .header(AUTHORIZATION, bearer(jwt.as_bytes(), APP_ID)?);
         let judge = Judge {
             strategy: Strategy::GitHubAppInstallation,
             redactor: &redactor,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{CredentialRefresher, Grant, google};
-use crate::exchange::{Proof, Request, exchange};
+use crate::exchange::{Client, Proof, Request, exchange};
 use crate::form::Form;
 use crate::material::{
     FieldError, Format, Material, MaterialField, MaterialSchema, bad_material, line,
@@ -21,6 +21,7 @@ use crate::material::{
 use crate::outside::Setup;
 use crate::redact::Redactor;
 use crate::response::Wanted;
+use crate::revocation::{self, Told};
 
 /// The strategy.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +139,30 @@ impl CredentialRefresher for GoogleAuthorizedUser {
         errors
     }
 
+    fn grant_tokens(&self, setup: &Setup<'_>) -> Result<Vec<Secret>, Failure> {
+        Ok(vec![User::of(&setup.material)?.refresh_token])
+    }
+
+    /// Google asks for no proof of the client: whoever has a token may end it.
+    async fn revoke(
+        &self,
+        setup: &Setup<'_>,
+        fence: &Arc<dyn Fence>,
+        token: &Secret,
+        hint: &str,
+    ) -> Result<Told, Failure> {
+        let request = Request {
+            url: String::new(),
+            form: Form::default(),
+            client: Client::default(),
+            other_client: None,
+            redactor: Redactor::new(setup.material.secrets()),
+            wanted: Wanted::AccessToken,
+            proof: Proof::Lasting,
+        };
+        revocation::request(setup, fence, request, token, hint).await
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let user = User::of(&setup.material)?;
         let mut form = Form::new("refresh_token");
@@ -150,7 +175,8 @@ impl CredentialRefresher for GoogleAuthorizedUser {
         let request = Request {
             url: google::checked(setup, endpoint(setup))?,
             form,
-            authorization: None,
+            client: Client::default(),
+            other_client: None,
             redactor: Redactor::new([&user.client_secret, &user.refresh_token]),
             wanted: Wanted::AccessToken,
             proof: Proof::Lasting,

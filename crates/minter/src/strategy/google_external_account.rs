@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{CredentialRefresher, Grant, google, oauth2_token_exchange};
 use crate::classify::Judge;
-use crate::exchange::{Proof, Request, TOKEN_EXCHANGE, exchange, send};
+use crate::exchange::{Client, Proof, Request, TOKEN_EXCHANGE, exchange, send};
 use crate::form::{Form, basic};
 use crate::material::{
     FieldError, Format, Material, MaterialField, MaterialSchema, bad_material, line,
@@ -286,7 +286,11 @@ impl Account {
         let request = Request {
             url: google::checked(setup, self.endpoint(setup))?,
             form,
-            authorization: client,
+            client: Client {
+                authorization: client,
+                ..Client::default()
+            },
+            other_client: None,
             redactor,
             wanted: Wanted::AccessToken,
             proof,
@@ -346,6 +350,7 @@ fn impersonated(answer: &Answer) -> Result<Minted, Unusable> {
         ),
         extra_outputs: Default::default(),
         new_material: Default::default(),
+        material_lifetimes: Default::default(),
         scopes: None,
     })
 }
@@ -415,6 +420,10 @@ impl CredentialRefresher for GoogleExternalAccount {
             errors.push(FieldError::new("scopes", problem));
         }
         errors
+    }
+
+    fn is_revocable(&self) -> bool {
+        false
     }
 
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{CredentialRefresher, Grant, google};
 use crate::assertion::{Claims, Signer};
-use crate::exchange::{JWT_BEARER, Proof, Request, exchange};
+use crate::exchange::{Client, JWT_BEARER, Proof, Request, exchange};
 use crate::form::Form;
 use crate::material::{
     FieldError, Format, Material, MaterialField, MaterialSchema, bad_material, line,
@@ -200,6 +200,10 @@ impl CredentialRefresher for GoogleServiceAccountJwt {
         errors
     }
 
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let material = &setup.material;
         let account = Account::of(material)?;
@@ -225,7 +229,8 @@ impl CredentialRefresher for GoogleServiceAccountJwt {
         let request = Request {
             url,
             form,
-            authorization: None,
+            client: Client::default(),
+            other_client: None,
             redactor,
             wanted: match target_audience {
                 Some(_) => Wanted::IdToken,

@@ -9,7 +9,7 @@ use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::strategy::Strategy;
 
 use super::{CredentialRefresher, Grant};
-use crate::exchange::{Proof, Request, exchange};
+use crate::exchange::{Client, Proof, Request, exchange};
 use crate::form::Form;
 use crate::material::{Format, MaterialField, MaterialSchema, bad_material};
 use crate::outside::Setup;
@@ -60,6 +60,10 @@ impl CredentialRefresher for IbmIamApikey {
         vec![("token_url", endpoint(setup))]
     }
 
+    fn is_revocable(&self) -> bool {
+        false
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let key = setup
             .material
@@ -70,7 +74,8 @@ impl CredentialRefresher for IbmIamApikey {
         let request = Request {
             url: endpoint(setup),
             form,
-            authorization: None,
+            client: Client::default(),
+            other_client: None,
             redactor: Redactor::new([key]),
             wanted: Wanted::AccessToken,
             proof: Proof::Lasting,

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use evermint_core::credential::RefreshConfig;
 use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
+use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
 
+use crate::form::Form;
 use crate::material::{FieldError, MaterialSchema};
 use crate::outside::Setup;
+use crate::revocation::{self, Told};
 
 mod aws;
 mod aws_sts_assume_role;
@@ -77,6 +80,37 @@ pub trait CredentialRefresher: Send + Sync {
         Outputs::Fixed(&[])
     }
 
+    /// The tokens of the grant behind a mint: what a revocation of all of it begins with.
+    ///
+    /// # Errors
+    /// Material that went bad.
+    fn grant_tokens(&self, setup: &Setup<'_>) -> Result<Vec<Secret>, Failure> {
+        let _ = setup;
+        Ok(Vec::new())
+    }
+
+    /// Has one token revoked, of which kind `hint` says
+    /// ([RFC 7009 §2.1](https://www.rfc-editor.org/rfc/rfc7009#section-2.1)); the client proves
+    /// itself as it does when it mints.
+    ///
+    /// # Errors
+    /// [`Failure`], safe to store and to show.
+    async fn revoke(
+        &self,
+        setup: &Setup<'_>,
+        fence: &Arc<dyn Fence>,
+        token: &Secret,
+        hint: &str,
+    ) -> Result<Told, Failure> {
+        let request = client::prove(setup, fence, Form::default()).await?;
+        revocation::request(setup, fence, request, token, hint).await
+    }
+
+    /// Whether its issuers revoke tokens at all.
+    fn is_revocable(&self) -> bool {
+        true
+    }
+
     /// Runs one mint, at the latest until the fence passes.
     ///
     /// # Errors
@@ -103,10 +137,28 @@ pub(crate) fn validate(setup: &Setup<'_>) -> Vec<FieldError> {
             errors.push(FieldError::new(field, refused.to_string()));
         }
     }
+    errors.extend(check_revocation(setup));
     errors.extend(setup.material.check(refresher.schema()));
     errors.extend(refresher.check(setup));
     errors.extend(refresher.outputs().check(setup.config));
     errors
+}
+
+/// Checks the revocation endpoint, by the same rules as the token endpoint.
+fn check_revocation(setup: &Setup<'_>) -> Option<FieldError> {
+    let url = setup.config.revoke_url.as_str();
+    if url.is_empty() {
+        return None;
+    }
+    let strategy = setup.config.strategy;
+    let problem = match refresher(strategy).is_revocable() {
+        false => format!("is not for {strategy}: its tokens cannot be revoked"),
+        true => match setup.outside.transport.check_endpoint(url) {
+            Ok(()) => return None,
+            Err(refused) => refused.to_string(),
+        },
+    };
+    Some(FieldError::new("revoke_url", problem))
 }
 
 /// The outputs of a mint beside the token, by the names that a refresh declares them with.

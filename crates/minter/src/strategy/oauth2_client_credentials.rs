@@ -54,6 +54,9 @@ impl CredentialRefresher for OAuth2ClientCredentials {
         let request = client::request(setup, fence, "client_credentials").await?;
         // A refresh token must not come here (RFC 6749 §4.4.3); one that does is of no use.
         let tokens = exchange(setup, fence, request).await?;
-        Ok(tokens.minted())
+        let in_use = client::in_use(&setup.material, &tokens);
+        let mut minted = tokens.minted();
+        minted.new_material.extend(in_use);
+        Ok(minted)
     }
 }

@@ -189,7 +189,11 @@ impl CredentialRefresher for OAuth2JwtBearer {
                 request.proof = Proof::Dated;
             }
         }
-        Ok(exchange(setup, fence, request).await?.minted())
+        let tokens = exchange(setup, fence, request).await?;
+        let in_use = client::in_use(&setup.material, &tokens);
+        let mut minted = tokens.minted();
+        minted.new_material.extend(in_use);
+        Ok(minted)
     }
 }
 

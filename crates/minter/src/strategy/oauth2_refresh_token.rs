@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
+use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
 
 use super::{CredentialRefresher, Grant, client, entra};
@@ -60,6 +61,15 @@ impl CredentialRefresher for OAuth2RefreshToken {
         errors
     }
 
+    fn grant_tokens(&self, setup: &Setup<'_>) -> Result<Vec<Secret>, Failure> {
+        Ok(setup
+            .material
+            .secret(REFRESH_TOKEN)
+            .cloned()
+            .into_iter()
+            .collect())
+    }
+
     async fn refresh(&self, setup: &Setup<'_>, fence: &Arc<dyn Fence>) -> Result<Minted, Failure> {
         let old = setup
             .material
@@ -68,6 +78,9 @@ impl CredentialRefresher for OAuth2RefreshToken {
         let mut request = client::request(setup, fence, "refresh_token").await?;
         request.form.add(REFRESH_TOKEN, old.expose());
         let tokens = exchange(setup, fence, request).await?;
-        Ok(tokens.renewing(REFRESH_TOKEN, old))
+        let in_use = client::in_use(&setup.material, &tokens);
+        let mut minted = tokens.renewing(REFRESH_TOKEN, old);
+        minted.new_material.extend(in_use);
+        Ok(minted)
     }
 }

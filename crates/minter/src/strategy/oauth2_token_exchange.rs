@@ -161,6 +161,10 @@ impl CredentialRefresher for OAuth2TokenExchange {
         }
         request.form.add_some(REQUESTED, material.get(REQUESTED));
         // The token is in access_token whatever its type (RFC 8693 §2.2.1).
-        Ok(exchange(setup, fence, request).await?.minted())
+        let tokens = exchange(setup, fence, request).await?;
+        let in_use = client::in_use(&setup.material, &tokens);
+        let mut minted = tokens.minted();
+        minted.new_material.extend(in_use);
+        Ok(minted)
     }
 }

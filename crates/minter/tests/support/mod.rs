@@ -210,7 +210,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, reply: Reply, r
             seen.head = String::from_utf8_lossy(&raw[..end]).into_owned();
             seen.body = raw[end..].to_vec();
         });
+        let is_whole = seen.head.ends_with("\r\n\r\n");
         let length = seen.header("content-length").and_then(|n| n.parse().ok());
+        let length = length.or(is_whole.then_some(0));
         if answered || length != Some(seen.body.len()) {
             continue;
         }

@@ -65,6 +65,7 @@ pub fn minted(value: &str) -> SealedMint {
         outputs: BTreeMap::from([(token().key, sealed(value))]),
         lifetime_ms: Some(3_600_000),
         new_material: BTreeMap::from([("refresh_token".to_owned(), sealed(value))]),
+        material_lifetimes_ms: BTreeMap::new(),
     }
 }
 
@@ -144,10 +145,10 @@ impl World {
     pub fn configure(&mut self) {
         self.done(Command::ConfigureRefresh {
             credential: token(),
-            config: RefreshConfig::new(
-                Strategy::OAuth2RefreshToken,
-                "https://issuer.example/token",
-            ),
+            config: RefreshConfig {
+                revoke_url: "https://issuer.example/revoke".to_owned(),
+                ..RefreshConfig::new(Strategy::OAuth2RefreshToken, "https://issuer.example/token")
+            },
             material: BTreeMap::from([("refresh_token".to_owned(), sealed("rt-0"))]),
             expires_at: None,
         });
