@@ -120,3 +120,62 @@ async fn a_profile_says_what_is_taken_from_the_machine() {
     );
     site.stop().await;
 }
+
+const PROFILE: &str = "\
+id: house
+aliases: [house-api]
+display_name: House
+credentials:
+  - name: key
+    env_vars: [HOUSE_KEY]
+    required: true
+    refresh:
+      strategy: oauth2-client-credentials
+      token_url: TOKEN_URL
+      scopes: [a]
+      material:
+        - {name: client_id, required: true}
+        - {name: client_secret, required: true, secret: true}
+discovery:
+  credentials: [key]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_of_the_clusters_own_is_as_good_as_a_built_in_one() {
+    let site = Site::start().await;
+    let text = PROFILE.replace("TOKEN_URL", &site.issuer.token_url());
+    let path = site.write("house.yaml", &text);
+    site.done(&["provider", "profile", "import", &path]);
+    let mut create = site.command(&[
+        "provider",
+        "create",
+        "home",
+        "--type=house-api",
+        "--from-existing",
+    ]);
+    create.env("HOUSE_KEY", "house-key-1");
+    let created = ran(&mut create, "");
+    assert_eq!(created.code, Some(0), "{created:#?}");
+    assert!(created.err.contains("found HOUSE_KEY from"), "{created:?}");
+    assert!(!format!("{created:?}").contains("house-key-1"));
+
+    // Strategy, endpoint and scopes are the profile's.
+    let configured = site.done(&[
+        "provider",
+        "refresh",
+        "configure",
+        "home",
+        "--credential-key=HOUSE_KEY",
+        "--material=client_id=crm",
+        "--secret-material=client_secret=crm-secret",
+        "--wait",
+    ]);
+    for words in [
+        "minted",
+        "oauth2-client-credentials",
+        "scopes               a",
+    ] {
+        assert!(configured.out.contains(words), "{words}: {configured:?}");
+    }
+    site.stop().await;
+}

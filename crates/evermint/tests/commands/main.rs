@@ -10,6 +10,7 @@ mod found;
 mod output;
 mod readme;
 mod refresh;
+mod revocation;
 mod site;
 mod trial;
 mod values;

@@ -1,6 +1,7 @@
 //! Marked secrets go through every command, in every form that a value can be given in; then all
 //! that was written is searched for them: what commands say, their command lines, the log at trace
-//! level, and the data directory.
+//! level, and the data directory. Profiles, the tokens of sandboxes and what they report, and
+//! revocation at the issuer are on the way.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use evermint_cluster_tests::{Canary, Process, eventually, evermint, free_port};
 use evermint_issuer::{Client, Config, Issuer, Running};
+use evermint_proto::v1::bundles_client::BundlesClient;
+use evermint_proto::v1::{GetBundleRequest, ReportTokenRequest};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -353,6 +356,126 @@ fn refusals(site: &mut Site) {
     assert!(!site.run(&["provider", "test", "bad"]));
 }
 
+/// Profiles in which somebody has written a secret: where it does not matter, and where it must not
+/// stand.
+fn profiles(site: &mut Site) {
+    let secret = site.mark("in-a-profile");
+    let token_url = site.issuer.token_url();
+    let good = format!(
+        "# {secret}\nid: house\ndescription: a house # {secret}\ncredentials:\n  - name: key\n    \
+         env_vars: [HOUSE_KEY]\n    refresh:\n      strategy: oauth2-client-credentials\n      \
+         token_url: {token_url}\n      material:\n        - {{name: client_id, required: true}}\n"
+    );
+    let good = site.keep("good.yaml", &good);
+    site.done(&["provider", "profile", "import", &good]);
+    site.done(&["provider", "profile", "lint", &good]);
+    for (name, line) in [
+        (
+            "a-default",
+            format!("client_secret, secret: true, default: \"{secret}\""),
+        ),
+        (
+            "a-format",
+            format!("client_secret, secret: true, format: \"{secret}\""),
+        ),
+    ] {
+        let bad = format!(
+            "id: {name}\ncredentials:\n  - name: key\n    env_vars: [K]\n    refresh:\n      \
+             strategy: oauth2-client-credentials\n      token_url: https://user:{name}@idp.example\n      \
+             material:\n        - {{name: {line}}}\n"
+        );
+        let bad = site.keep(name, &bad);
+        assert!(!site.run(&["provider", "profile", "lint", &bad]), "{name}");
+        assert!(
+            !site.run(&["provider", "profile", "import", &bad]),
+            "{name}"
+        );
+    }
+    let torn = site.keep("torn.yaml", &format!("id: [\"{secret}\n  }}: {secret}\n"));
+    assert!(!site.run(&["provider", "profile", "import", &torn]));
+}
+
+/// A sandbox has a token of its own, reports one that was refused, and loses its own.
+async fn sandbox_tokens(site: &mut Site) {
+    let path = site.path("kept").join("box-token").display().to_string();
+    site.done(&["sandbox", "token", "box", "--out", &path]);
+    let token = fs::read_to_string(&path).expect("the token");
+    site.canary.plant("sandbox token", token.trim());
+    let url = format!("http://127.0.0.1:{}", site.api);
+    let channel = tonic::transport::Endpoint::from_shared(url).expect("a URL");
+    let channel = channel.connect_lazy();
+    let bearer = format!("Bearer {}", token.trim())
+        .parse()
+        .expect("a header");
+    let mut bundles =
+        BundlesClient::with_interceptor(channel, move |mut call: tonic::Request<()>| {
+            call.metadata_mut().insert(
+                "authorization",
+                tonic::metadata::MetadataValue::clone(&bearer),
+            );
+            Ok(call)
+        });
+    let report = ReportTokenRequest {
+        sandbox: "box".to_owned(),
+        provider: "crm".to_owned(),
+        credential_key: "CRM_TOKEN".to_owned(),
+        generation: 1,
+        ..ReportTokenRequest::default()
+    };
+    bundles.report_token(report).await.expect("it is heard");
+    let bundle = || GetBundleRequest {
+        sandbox: "box".to_owned(),
+        ..GetBundleRequest::default()
+    };
+    bundles.get_bundle(bundle()).await.expect("its own");
+    site.done(&["sandbox", "revoke", "box"]);
+    let refused = bundles.get_bundle(bundle()).await;
+    assert!(refused.is_err(), "its tokens are revoked");
+}
+
+/// A grant that is revoked at the issuer, and one of whose issuer nothing is heard but the echo of
+/// what it was sent.
+fn revocation(site: &mut Site) {
+    let url = format!("--token-url={}", site.issuer.token_url());
+    let nowhere = format!("{}/nowhere", site.issuer.url());
+    for (name, revoke_url, is_told) in [
+        ("ann", site.issuer.revoke_url(), true),
+        ("bob", nowhere, false),
+    ] {
+        let secret = site.mark(name);
+        let client = Client::new(name).secret(secret.as_str());
+        let seeded = site.issuer.handle().seed(client);
+        let token = seeded.refresh_token.expose().to_owned();
+        site.canary.plant("refresh token", &token);
+        let secret = format!(
+            "--secret-material=client_secret=@{}",
+            site.keep("s", &secret)
+        );
+        let token = format!(
+            "--secret-material=refresh_token=@{}",
+            site.keep("rt", &token)
+        );
+        site.done(&["provider", "create", name, "--type=generic-oauth2"]);
+        site.done(&[
+            "provider",
+            "refresh-config",
+            name,
+            "--credential-key=USER_TOKEN",
+            "--strategy=oauth2-refresh-token",
+            &format!("--material=client_id={name}"),
+            &format!("--revoke-url={revoke_url}"),
+            &url,
+            &secret,
+            &token,
+            "--wait",
+        ]);
+        let told = site.run(&["provider", "delete", name, "--revoke", "--wait", "-o=json"]);
+        assert_eq!(told, is_told, "{}", site.last());
+    }
+    site.done(&["provider", "refresh", "revocations"]);
+    site.done(&["audit"]);
+}
+
 /// Everything that can be shown, in every format.
 fn shown(site: &mut Site) {
     site.done(&[
@@ -375,10 +498,15 @@ fn shown(site: &mut Site) {
             &["provider", "test", "user"],
             &["provider", "test", "vertex"],
             &["provider", "rotate", "user", "--wait"],
+            &["provider", "refresh", "revocations"],
+            &["provider", "profile", "list"],
+            &["provider", "profile", "show", "house"],
+            &["provider", "profile", "export", "house"],
             &["inference", "list"],
             &["sandbox", "list"],
             &["sandbox", "get", "box"],
             &["sandbox", "bundle", "box"],
+            &["sandbox", "environment", "box"],
             &["cluster", "status"],
             &["audit"],
         ] {
@@ -419,8 +547,11 @@ async fn no_command_leaves_a_secret_behind() {
     static_values(&mut site).await;
     refreshes(&mut site).await;
     refusals(&mut site);
+    profiles(&mut site);
     shown(&mut site);
     plant_tokens(&mut site);
+    sandbox_tokens(&mut site).await;
+    revocation(&mut site);
     site.done(&[
         "provider",
         "refresh",
