@@ -16,6 +16,8 @@ mod bundle;
 mod call;
 mod caller;
 mod fence;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod methods;
 mod names;

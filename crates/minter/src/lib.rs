@@ -21,6 +21,8 @@ mod endpoint;
 mod exchange;
 mod fence;
 mod form;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod lifetime;
 mod material;

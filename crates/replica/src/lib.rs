@@ -24,6 +24,8 @@ mod duties;
 mod entrance;
 mod eraser;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod guard;
 mod hearsay;
 mod identity;

@@ -16,7 +16,7 @@ use crate::material::{FieldError, MaterialSchema};
 use crate::outside::Setup;
 use crate::revocation::{self, Told};
 
-mod aws;
+pub(crate) mod aws;
 mod aws_sts_assume_role;
 mod aws_sts_web_identity;
 mod client;
