@@ -30,6 +30,18 @@ sim SEEDS="20000":
 deny:
     cargo deny check bans licenses sources
 
+# The same for known weaknesses, where the advisory database can be fetched
+advisories:
+    cargo deny check advisories
+
+# A CycloneDX document of what each crate is made of, beside its Cargo.toml (cargo install cargo-cyclonedx)
+sbom:
+    cargo cyclonedx --format json --target x86_64-unknown-linux-gnu
+
+# Whatever bytes come from outside, longer than CI does: `just fuzz 600`
+fuzz SECONDS="60":
+    EVERMINT_FUZZ_SECONDS={{SECONDS}} EVERMINT_FUZZ_SEED=$(date +%s) cargo nextest run --workspace --no-fail-fast fuzz_
+
 # The benchmarks of benches/README.md
 bench:
     cargo run --release -p evermint-benches

@@ -67,3 +67,19 @@ fn the_machines_read_no_clock() {
         }
     }
 }
+
+#[test]
+fn every_test_that_security_md_names_is_there() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../SECURITY.md");
+    let page = fs::read_to_string(page).unwrap();
+    // The tests are the longest words in code style; settings and commands are shorter.
+    let words = page.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = words.filter(|w| w.matches('_').count() > 2).collect();
+    assert!(named.len() > 20, "only {named:?}");
+    let sources = all();
+    for name in named {
+        let definition = format!("fn {name}(");
+        let is_there = sources.iter().any(|(_, text)| text.contains(&definition));
+        assert!(is_there, "there is no test {name}");
+    }
+}
