@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use evermint_core::settings::Settings as ClusterSettings;
+use evermint_gateway::RoleRule;
 use evermint_minter::{CommandLine, EndpointPattern, Network, StandIn};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,9 @@ use crate::duration::Time;
 use crate::exit::{advised, usage};
 
 /// The sections of the file: a key below `[api]` is the setting `api_…`.
-const SECTIONS: [&str; 10] = [
-    "api", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "exec", "log",
+const SECTIONS: [&str; 12] = [
+    "api", "oidc", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "exec",
+    "limit", "log",
 ];
 
 /// The settings that stand in the file alone.
@@ -118,8 +120,8 @@ settings! {
     /// join-token` prints. Needed for the first start only.
     #[arg(long, value_name = "FILE")]
     maybe join_token_file: PathBuf = None;
-    /// File with the admin token that every call has to show. Without it, anyone who reaches the
-    /// API may do anything.
+    /// File with the admin token, which opens everything. Without it, oidc_issuer or api_client_ca,
+    /// anyone who reaches the API may do anything.
     #[arg(long, value_name = "FILE")]
     maybe admin_token_file: PathBuf = None;
     /// Speak plain text on loopback, and ask for no admin token there if none is given: for trying
@@ -151,6 +153,41 @@ settings! {
     /// Its private key in PEM.
     #[arg(long, value_name = "FILE", help_heading = "API")]
     maybe api_tls_key: PathBuf = None;
+
+    /// Authorities whose client certificates operators may show instead of a token, in PEM; needs
+    /// TLS. Not the one of the replicas.
+    #[arg(long, value_name = "FILE", help_heading = "API")]
+    maybe api_client_ca: PathBuf = None;
+    /// What bearers of these certificates may do: NAME=admin, NAME=editor@WORKSPACE or
+    /// NAME=reader@WORKSPACE, with * for all workspaces. Names are those of the certificate, with
+    /// their kind: cn:alice, ou:ops, o:acme, dns:ci.example.com, email:a@example.com, uri:spiffe://…;
+    /// one that ends in * stands for all that begin so.
+    #[arg(long, value_delimiter = ',', value_name = "RULE,…", help_heading = "API")]
+    value api_client_roles: Vec<RoleRule> = Vec::new();
+
+    /// OpenID provider whose tokens operators may show; to the letter as its tokens name it. It is
+    /// reached under the rules for issuers.
+    #[arg(long, value_name = "URL", help_heading = "OpenID provider")]
+    maybe oidc_issuer: String = None;
+    /// Audience that its tokens have to be for.
+    #[arg(long, value_name = "NAME", help_heading = "OpenID provider")]
+    maybe oidc_audience: String = None;
+    /// Claim that says what a token's bearer is: a name, or a path such as realm_access.roles.
+    #[arg(long, value_name = "CLAIM", help_heading = "OpenID provider")]
+    value oidc_roles_claim: String = "roles".to_owned();
+    /// What that means here: VALUE=admin, VALUE=editor@WORKSPACE or VALUE=reader@WORKSPACE, with *
+    /// for all workspaces; a value that ends in * stands for all that begin so.
+    #[arg(long, value_delimiter = ',', value_name = "RULE,…", help_heading = "OpenID provider")]
+    value oidc_roles: Vec<RoleRule> = Vec::new();
+    /// Claim that says what a token may be used for; if not given, for all that its bearer may do.
+    #[arg(long, value_name = "CLAIM", help_heading = "OpenID provider")]
+    maybe oidc_scopes_claim: String = None;
+    /// How far the provider's clock may be from the cluster's.
+    #[arg(long, value_name = "TIME", help_heading = "OpenID provider")]
+    value oidc_leeway: Time = Time::secs(30);
+    /// How often its keys are fetched. While it is down, they are good for a day.
+    #[arg(long, value_name = "TIME", help_heading = "OpenID provider")]
+    value oidc_keys_ttl: Time = Time::secs(3_600);
 
     /// A gateway behind this one, such as OpenShell's: calls of methods that are not Evermint's
     /// are passed on to it as they came, so that one address serves both. It identifies its
@@ -316,6 +353,62 @@ settings! {
     #[arg(skip)]
     value exec_commands: BTreeMap<String, CommandLine> = BTreeMap::new();
 
+    /// Connections of clients at the same time.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_connections: usize = 8_192;
+    /// Connections of one address at the same time; of IPv6, of one /64.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_connections_per_peer: usize = 1_024;
+    /// Calls of one connection at the same time.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_streams: u32 = 4_096;
+    /// How long TLS and the first bytes of HTTP/2 may take.
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    value limit_greeting: Time = Time::secs(10);
+    /// How often a client is asked for a sign of life.
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    value limit_keepalive: Time = Time::secs(20);
+    /// How long it may take to give one; a connection without one is closed.
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    value limit_keepalive_timeout: Time = Time::secs(10);
+    /// Length of a call's header.
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    value limit_header_bytes: u32 = 16 << 10;
+    /// Length of a request.
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    value limit_request_bytes: usize = 4 << 20;
+    /// How long a request may take to arrive.
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    value limit_request_time: Time = Time::secs(20);
+    /// Calls that one connection may have taken back before they were looked at; with more it is
+    /// closed.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_resets: usize = 20;
+    /// Calls of one connection that may break the protocol; with more it is closed.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_errors: usize = 256;
+    /// Calls of one sandbox or operator in a second, on the average.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_calls_per_second: u32 = 1_000;
+    /// Calls of one sandbox or operator at once.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_calls_burst: u32 = 2_000;
+    /// Providers of a workspace.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_providers: usize = 20_000;
+    /// Credentials of a workspace.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_credentials: usize = 100_000;
+    /// Inference routes of a workspace.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_routes: usize = 1_000;
+    /// Sandboxes of a workspace.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_sandboxes: usize = 100_000;
+    /// Custom profiles of a workspace, and of the platform.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_profiles: usize = 500;
+
     /// How log lines are written, to standard error.
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
     value log_format: LogFormat = LogFormat::Text;
@@ -373,6 +466,15 @@ impl Settings {
             "api_tls_cert and api_tls_key",
             &[self.api_tls_cert.is_some(), self.api_tls_key.is_some()],
         )?;
+        together(
+            "oidc_issuer and oidc_audience",
+            &[self.oidc_issuer.is_some(), self.oidc_audience.is_some()],
+        )?;
+        if self.api_client_ca.is_some() && self.api_tls_cert.is_none() {
+            return Err(usage(
+                "api_client_ca needs TLS: give api_tls_cert and api_tls_key",
+            ));
+        }
         together(
             "peer_tls_ca, peer_tls_cert and peer_tls_key",
             &[
@@ -455,7 +557,10 @@ impl Settings {
         if self.api_tls_cert.is_none() {
             found.push((api, format!("the API at {api} speaks no TLS")));
         }
-        if self.admin_token_file.is_none() {
+        let asks = self.admin_token_file.is_some()
+            || self.oidc_issuer.is_some()
+            || self.api_client_ca.is_some();
+        if !asks {
             found.push((api, format!("the API at {api} asks for no token")));
         }
         if self.peer_tls() == PeerTls::Off {

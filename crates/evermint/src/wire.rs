@@ -5,7 +5,7 @@
 //!          ─ data dir, peers ► node (Raft, sled): proposer and view for all below
 //!          ─ issuers ───────► minter ─► policy of the gateway
 //!                             actors: proposer, view, minter, keyring, journal
-//!                             gateway: proposer, view, keyring, policy, control
+//!                             gateway: proposer, view, keyring, policy, control, web
 //! ```
 
 mod config;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{advised, usage};
 use crate::settings::Settings;
-use port::{Control, Policy, keep_status, raft_status};
+use port::{Control, Policy, Web, keep_status, raft_status};
 
 /// The directory of the mint journal, beside the store.
 const JOURNAL: &str = "journal";
@@ -73,7 +73,9 @@ impl Replica {
             .as_deref()
             .map(config::admin_token)
             .transpose()?;
-        let minter = Arc::new(HttpMinter::new(&config::issuers(&settings)?)?);
+        let issuers = config::issuers(&settings)?;
+        let minter = Arc::new(HttpMinter::new(&issuers)?);
+        let web = Arc::new(Web(evermint_minter::Web::new(&issuers)?));
 
         let listener = TcpListener::bind(settings.api_listen)
             .await
@@ -142,6 +144,7 @@ impl Replica {
                 node: node.clone(),
                 status: raft.clone(),
             }),
+            web,
         };
         let server = evermint_gateway::serve(
             listener,

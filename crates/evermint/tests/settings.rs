@@ -163,3 +163,29 @@ fn settings_that_do_not_go_together_are_refused() {
     }
     check(&format!("{TLS}{TOKEN}{files}")).unwrap();
 }
+
+#[test]
+fn the_page_of_limits_has_every_limit_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/limits.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let told: Vec<(String, String)> = page
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `limit_")?.split(" | ");
+            let name = cells.next()?.trim_end_matches('`');
+            Some((format!("limit_{name}"), cells.next()?.to_owned()))
+        })
+        .collect();
+    let defaults = toml::Table::try_from(Settings::default()).unwrap();
+    let limits = NAMES.iter().filter(|name| name.starts_with("limit_"));
+    let expected: Vec<(String, String)> = limits
+        .map(|name| {
+            let default = match &defaults[*name] {
+                toml::Value::String(text) => text.clone(),
+                value => value.to_string(),
+            };
+            ((*name).to_owned(), default)
+        })
+        .collect();
+    assert_eq!(told, expected);
+}

@@ -145,7 +145,7 @@ impl Roles {
     }
 
     /// Whether `role` is held where a call is about.
-    fn hold(&self, role: Role, target: &Target) -> bool {
+    pub(crate) fn hold(&self, role: Role, target: &Target) -> bool {
         let everywhere = self.everywhere.unwrap_or(Role::Known);
         let held = match target {
             Target::Anywhere => self

@@ -2,21 +2,21 @@
 //! error that was not made here gets its reason. Contents of requests and answers are never told.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use crate::access::{self, Method, Who};
-use crate::caller::{Caller, Door};
+use crate::caller::{Caller, Door, Shown};
 use crate::passthrough::{self, Passage};
-use crate::server::{REQUEST_MAX, REQUEST_TIME};
 use crate::target::FRAME;
 use crate::{names, status};
 
@@ -68,7 +68,7 @@ async fn answer(around: &Around, request: Request, next: Next) -> Response {
         // Who calls is the other gateway's to find out.
         return passage.clone().call(request).await;
     }
-    let shown = request.headers().get(header::AUTHORIZATION).cloned();
+    let shown = shown(&request);
     let (method, caller) =
         match identify(&around.door, request.uri().path().to_owned(), shown).await {
             Ok(known) => known,
@@ -91,6 +91,15 @@ async fn answer(around: &Around, request: Request, next: Next) -> Response {
     }
 }
 
+/// What a call shows of its caller.
+fn shown(request: &Request) -> Shown {
+    let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    Shown {
+        authorization: request.headers().get(header::AUTHORIZATION).cloned(),
+        certificates: connection.and_then(TlsConnectInfo::peer_certs),
+    }
+}
+
 /// A caller who is not let in.
 struct Unknown {
     /// What it wanted to call, if that is a method of ours.
@@ -102,7 +111,7 @@ struct Unknown {
 async fn identify(
     door: &Door,
     path: String,
-    shown: Option<HeaderValue>,
+    shown: Shown,
 ) -> Result<(&'static Method, Caller), Unknown> {
     let Some(method) = access::method(&path) else {
         return Err(Unknown {
@@ -110,8 +119,7 @@ async fn identify(
             status: status::unimplemented(),
         });
     };
-    let shown = shown.as_ref().map(HeaderValue::as_bytes);
-    let admitted = door.admit(method, shown).await;
+    let admitted = door.admit(method, &shown).await;
     let caller = admitted.map_err(|status| Unknown {
         method: Some(method),
         status,
@@ -132,17 +140,20 @@ async fn admit(
     if method.who == Who::Anyone {
         return Ok(Request::from_parts(head, body));
     }
-    let body = whole(body).await?;
+    let counted = door.shared.rates.count(&caller);
+    counted.map_err(status::too_fast)?;
+    let bounds = &door.shared.bounds;
+    let body = whole(body, bounds.request_bytes, bounds.request_time).await?;
     door.admit_request(method, &caller, &body).await?;
     Ok(Request::from_parts(head, Body::from(body)))
 }
 
 /// All of a request's body.
-async fn whole(body: Body) -> Result<Bytes, Status> {
-    let read = axum::body::to_bytes(body, FRAME + REQUEST_MAX);
-    match tokio::time::timeout(REQUEST_TIME, read).await {
+async fn whole(body: Body, max: usize, time: Duration) -> Result<Bytes, Status> {
+    let read = axum::body::to_bytes(body, FRAME + max);
+    match tokio::time::timeout(time, read).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if is_too_large(&error) => Err(status::too_large(REQUEST_MAX)),
+        Ok(Err(error)) if is_too_large(&error) => Err(status::too_large(max)),
         // The caller went away.
         Ok(Err(_)) => Err(Status::cancelled("the request broke off")),
         Err(_) => Err(status::too_slow()),

@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::HeaderValue;
 use evermint_core::id::SandboxId;
 use evermint_core::secret::Secret;
 use tonic::Status;
+use tonic::transport::CertificateDer;
 
 use crate::access::{Method, Place, Roles, Who};
+use crate::oidc::Verifier;
+use crate::roles::RoleRule;
 use crate::shared::Shared;
 use crate::target::{named_sandbox, target};
 use crate::token::{self, Pass, Spent};
-use crate::{access, openshell, status};
+use crate::{access, certificate, openshell, status};
 
 /// Who calls; found in the extensions of every request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +47,14 @@ pub struct Operator {
 }
 
 /// How an operator shows who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
     /// The admin token of the configuration.
     AdminToken,
+    /// A token of the OpenID provider.
+    Oidc,
+    /// A client certificate.
+    Certificate,
 }
 
 /// The admin token, as its digest.
@@ -71,50 +79,107 @@ impl fmt::Debug for AdminToken {
     }
 }
 
+/// What a call shows of its caller.
+pub(crate) struct Shown {
+    /// Its `authorization` header.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// The certificates of its connection, which TLS has checked; the caller's own is the first.
+    pub(crate) certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
+}
+
+/// The ways in which operators may show who they are. Without any, whoever reaches the replica
+/// may call.
+#[derive(Default)]
+pub(crate) struct Ways {
+    /// The token that opens everything.
+    pub(crate) admin: Option<AdminToken>,
+    /// Tokens of an OpenID provider.
+    pub(crate) oidc: Option<Arc<Verifier>>,
+    /// Client certificates, by these rules.
+    pub(crate) certificates: Option<Vec<RoleRule>>,
+}
+
+impl Ways {
+    fn is_none(&self) -> bool {
+        self.admin.is_none() && self.oidc.is_none() && self.certificates.is_none()
+    }
+}
+
 /// Who is at the door.
 pub(crate) struct Door {
-    /// The token that opens everything; without one whoever reaches the replica may call.
-    pub(crate) admin: Option<AdminToken>,
+    pub(crate) ways: Ways,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Door {
-    /// Identifies the caller of `method` by its `authorization` header, as far as that can be done
-    /// before the request is read.
+    /// Identifies the caller of `method`, as far as that can be done before the request is read.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`, `PERMISSION_DENIED`.
-    pub(crate) async fn admit(
-        &self,
-        method: &Method,
-        authorization: Option<&[u8]>,
-    ) -> Result<Caller, Status> {
+    pub(crate) async fn admit(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
         if method.who == Who::Anyone {
             return Ok(Caller::Anyone);
         }
-        let caller = match (&self.admin, authorization) {
-            (None, None) => Caller::Anyone,
-            (Some(_), None) => {
-                return Err(status::unauthenticated("missing authorization header"));
-            }
-            (admin, Some(header)) => {
-                let token = header.strip_prefix(b"Bearer ").ok_or_else(|| {
-                    status::unauthenticated("the authorization header is no bearer token")
-                })?;
-                match admin {
-                    Some(admin) if admin.is(token) => Caller::Operator(Arc::new(Operator {
-                        subject: "admin".to_owned(),
-                        way: Way::AdminToken,
-                        roles: Roles::admin(),
-                        scopes: None,
-                    })),
-                    None if !token::looks_like_one(token) => Caller::Anyone,
-                    Some(_) | None => Caller::Sandbox(self.sandbox(method, token).await?),
-                }
-            }
-        };
+        let caller = self.identify(method, shown).await?;
         access::check(method, &caller)?;
         Ok(caller)
+    }
+
+    /// A token counts for more than the certificate of the connection that it came by, and one
+    /// that is no good is refused whatever the certificate says.
+    async fn identify(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
+        let Some(header) = &shown.authorization else {
+            let certificate = shown.certificates.as_ref().and_then(|c| c.first());
+            return self.by_certificate(certificate.map(|c| &**c));
+        };
+        let token = header.as_bytes().strip_prefix(b"Bearer ").ok_or_else(|| {
+            status::unauthenticated("the authorization header is no bearer token")
+        })?;
+        if self
+            .ways
+            .admin
+            .as_ref()
+            .is_some_and(|admin| admin.is(token))
+        {
+            return Ok(Caller::Operator(Arc::new(Operator {
+                subject: "admin".to_owned(),
+                way: Way::AdminToken,
+                roles: Roles::admin(),
+                scopes: None,
+            })));
+        }
+        if self.ways.is_none() && !token::looks_like_one(token) {
+            return Ok(Caller::Anyone);
+        }
+        let shared = &self.shared;
+        let read = || token::read(&shared.state(), &shared.tokens, token);
+        let mut pass = read();
+        // The key may be newer than what this replica knows, or an OpenID provider's.
+        if pass.is_none() && token::is_of_unknown_key(&shared.state(), token) {
+            match shared.catch_up().await {
+                Ok(()) => pass = read(),
+                Err(error) if self.ways.oidc.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        match (pass, &self.ways.oidc) {
+            (Some(pass), _) => self.sandbox(method, pass).await,
+            (None, Some(oidc)) => {
+                let operator = oidc.operator(token, self.shared.ports.view.now()).await?;
+                Ok(Caller::Operator(Arc::new(operator)))
+            }
+            (None, None) => Err(status::unauthenticated("invalid token")),
+        }
+    }
+
+    fn by_certificate(&self, certificate: Option<&[u8]>) -> Result<Caller, Status> {
+        match (&self.ways.certificates, certificate) {
+            _ if self.ways.is_none() => Ok(Caller::Anyone),
+            (Some(rules), Some(der)) => certificate::operator(der, rules)
+                .map(|operator| Caller::Operator(Arc::new(operator)))
+                .ok_or_else(|| status::unauthenticated("the client certificate names nobody")),
+            (_, _) => Err(status::unauthenticated("missing authorization header")),
+        }
     }
 
     /// Whether the request `body` is about something that `caller` may call `method` for.
@@ -140,19 +205,7 @@ impl Door {
 
     /// A sandbox by its token. A replica that does not know the sandbox asks the leader before it
     /// says so: it may have been created a moment ago.
-    async fn sandbox(&self, method: &Method, token: &[u8]) -> Result<Pass, Status> {
-        let invalid = || status::unauthenticated("invalid token");
-        let shared = &self.shared;
-        let read = || token::read(&shared.state(), &shared.tokens, token);
-        let pass = match read() {
-            Some(pass) => pass,
-            // The key may be newer than what this replica knows.
-            None if token::is_of_unknown_key(&shared.state(), token) => {
-                shared.catch_up().await?;
-                read().ok_or_else(invalid)?
-            }
-            None => return Err(invalid()),
-        };
+    async fn sandbox(&self, method: &Method, pass: Pass) -> Result<Caller, Status> {
         let now = self.shared.ports.view.now();
         let mut checked = pass.check(&self.shared.state(), now);
         if checked == Err(Spent::Unknown) {
@@ -160,7 +213,7 @@ impl Door {
             checked = pass.check(&self.shared.state(), now);
         }
         match checked {
-            Ok(()) => Ok(pass),
+            Ok(()) => Ok(Caller::Sandbox(pass)),
             // OpenShell's sandboxes are told so by each method.
             Err(Spent::Unknown) if method.is_for_openshell_sandboxes() => Err(openshell::gone()),
             Err(spent) => Err(status::spent(spent)),

@@ -12,20 +12,28 @@
 //! what: the table of that is in `methods`.
 
 mod access;
+mod bounds;
 mod bundle;
 mod call;
 mod caller;
+mod certificate;
+mod doorway;
 mod fence;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod jwks;
 mod methods;
 mod names;
+mod oidc;
 mod openshell;
 mod others;
 mod passthrough;
 mod port;
+mod quota;
+mod rates;
 mod rim;
+mod roles;
 mod server;
 mod service;
 mod shared;
@@ -38,10 +46,16 @@ mod token;
 mod views;
 
 pub use access::{METHODS, Method, Place, Role as CallerRole, Roles, Who};
+pub use bounds::Bounds;
 pub use caller::{AdminToken, Caller, Operator, Way};
+pub use jwks::KEEP as OIDC_KEYS_KEPT;
+pub use oidc::Oidc;
 pub use passthrough::UpstreamGateway;
-pub use port::{ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role};
-pub use server::{Config, Error, Limits, REQUEST_MAX, TlsFiles, serve};
+pub use port::{
+    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role, Web,
+};
+pub use roles::{NotARule, RoleRule};
+pub use server::{ClientCertificates, Config, Error, Limits, TlsFiles, serve};
 pub use shared::Ports;
 pub use status::{REASON, RETRY, field_problems};
 pub use token::{GatewayKey, Pass, TokenRules};

@@ -40,6 +40,16 @@ pub trait RefreshPolicy: Send + Sync + 'static {
     ) -> Vec<FieldProblem>;
 }
 
+/// The web, as far as this replica may reach it.
+#[async_trait]
+pub trait Web: Send + Sync + 'static {
+    /// The body of what is at `url`, of at most 1 MiB, within a few seconds.
+    ///
+    /// # Errors
+    /// Why there is none, for the log.
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String>;
+}
+
 /// The Raft group, as far as operators see and change it.
 #[async_trait]
 pub trait ClusterControl: Send + Sync + 'static {

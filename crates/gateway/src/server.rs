@@ -25,30 +25,28 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
+use crate::bounds::Bounds;
 use crate::call::{self, Around};
-use crate::caller::{AdminToken, Door};
+use crate::caller::{AdminToken, Door, Ways};
+use crate::doorway::Doorway;
 use crate::fence::Fence;
+use crate::oidc::{Oidc, Verifier};
 use crate::openshell::{self, Face};
 use crate::others::Others;
 use crate::passthrough::{Passage, UpstreamGateway};
+use crate::rates::Rates;
+use crate::roles::RoleRule;
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
 use crate::token::TokenRules;
 use crate::views::Views;
 use crate::{health, names};
 
-/// The largest request that is read, in bytes. A valid one stays below 1 MiB; the rest is room to
-/// say which field of an invalid one is too large.
-pub const REQUEST_MAX: usize = 4 << 20;
-/// How long a request may take to arrive.
-pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(20);
 /// HTTP/2 pings go out at this interval, and an answer has to come within the other.
 pub(crate) const KEEPALIVE: (Duration, Duration) =
     (Duration::from_secs(20), Duration::from_secs(10));
 /// How long the gateway behind this one has to take a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most streams of one connection: watchers of a whole node may share one.
-const STREAMS_MAX: u32 = 4096;
 /// Most calls of one connection that are worked on at once.
 const CALLS_MAX: usize = 1024;
 /// How long calls may run on after the shutdown began.
@@ -59,9 +57,15 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Bounds on reads.
     pub limits: Limits,
-    /// The operator's token. Every call needs it, or a sandbox's own; without one anyone who
+    /// Bounds on callers.
+    pub bounds: Bounds,
+    /// The token that opens everything. With neither this nor `oidc` nor `certificates`, anyone who
     /// reaches the server and shows no token may call.
     pub admin: Option<AdminToken>,
+    /// An OpenID provider whose tokens operators may show.
+    pub oidc: Option<Oidc>,
+    /// Client certificates that operators may show; needs TLS.
+    pub certificates: Option<ClientCertificates>,
     /// Serves TLS with these files; plain HTTP/2 without.
     pub tls: Option<TlsFiles>,
     /// Where calls of methods go that are not ours; without it they are answered
@@ -102,6 +106,15 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// Whose certificates operators may show, and what these mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// PEM certificates of the authorities that sign them.
+    pub ca: PathBuf,
+    /// What their bearers may do.
+    pub roles: Vec<RoleRule>,
 }
 
 /// Why the server does not run.
@@ -145,12 +158,20 @@ pub async fn serve(
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let bounds = config.bounds;
     let mut server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(bounds.keepalive))
+        .http2_keepalive_timeout(Some(bounds.keepalive_timeout))
+        .http2_max_header_list_size(bounds.header_bytes)
+        .http2_max_pending_accept_reset_streams(Some(bounds.resets))
+        .http2_max_local_error_reset_streams(Some(bounds.errors))
+        .max_concurrent_streams(bounds.streams)
         .concurrency_limit_per_connection(CALLS_MAX);
-    let tls = config.tls.as_ref().map(follow).transpose()?;
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|files| follow(files, config.certificates.as_ref()))
+        .transpose()?;
     let certificate = config.tls.as_ref().map(|files| &files.certificate);
     let chain = certificate.map(read).transpose()?;
     if let Ok(address) = listener.local_addr() {
@@ -175,17 +196,29 @@ pub async fn serve(
         ports,
         trials: Semaphore::new(TRIALS_MAX),
         limits: config.limits,
+        rates: Rates::new(&bounds),
+        bounds,
         shutdown: shutdown.clone(),
     });
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let routes = routes(&shared, config.admin, passage, health_service)?;
+    let oidc = config
+        .oidc
+        .map(|oidc| Arc::new(Verifier::new(oidc, Arc::clone(&shared.ports.web))));
+    let ways = Ways {
+        admin: config.admin,
+        oidc: oidc.clone(),
+        certificates: config.certificates.map(|c| c.roles),
+    };
+    let routes = routes(&shared, ways, passage, health_service)?;
     let router = server.add_routes(routes);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Doorway::new(incoming, &shared.bounds);
+    let greeting = shared.bounds.greeting;
     let stopped = shutdown.clone().cancelled_owned();
     let serving = async {
         match tls {
             Some(configs) => {
-                let incoming = std::pin::pin!(evermint_tls::incoming(incoming, configs));
+                let incoming = std::pin::pin!(evermint_tls::incoming(incoming, configs, greeting));
                 router.serve_with_incoming_shutdown(incoming, stopped).await
             }
             None => router.serve_with_incoming_shutdown(incoming, stopped).await,
@@ -194,13 +227,24 @@ pub async fn serve(
     let fit = health::start(&shared, &reporter).await;
     tokio::select! {
         served = serving => served.map_err(Error::Serve),
-        () = background(&shared, &reporter, fit) => Ok(()),
+        () = background(&shared, &reporter, fit, oidc) => Ok(()),
     }
 }
 
 /// Everything that goes on beside calls; ends after the shutdown, when the drain is over.
-async fn background(shared: &Shared, reporter: &HealthReporter, fit: bool) {
+async fn background(
+    shared: &Shared,
+    reporter: &HealthReporter,
+    fit: bool,
+    oidc: Option<Arc<Verifier>>,
+) {
     tokio::join!(
+        async {
+            if let Some(oidc) = oidc {
+                oidc.keys.follow(shared.shutdown.clone()).await;
+            }
+        },
+        shared.rates.sweep(shared.shutdown.clone()),
         shared.views.follow(shared.shutdown.clone()),
         health::report(shared, reporter, fit),
         async {
@@ -212,7 +256,7 @@ async fn background(shared: &Shared, reporter: &HealthReporter, fit: bool) {
 
 fn routes(
     shared: &Arc<Shared>,
-    admin: Option<AdminToken>,
+    ways: Ways,
     passage: Option<Passage>,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, Error> {
@@ -220,7 +264,7 @@ fn routes(
     let face = Face(Arc::clone(shared));
     macro_rules! limited {
         ($server:ident) => {
-            $server::new(services.clone()).max_decoding_message_size(REQUEST_MAX)
+            $server::new(services.clone()).max_decoding_message_size(shared.bounds.request_bytes)
         };
     }
     let reflection = || {
@@ -247,7 +291,7 @@ fn routes(
         .add_service(reflection().build_v1alpha()?);
     let around = Arc::new(Around {
         door: Door {
-            admin,
+            ways,
             shared: Arc::clone(shared),
         },
         passage,
@@ -257,11 +301,11 @@ fn routes(
 }
 
 /// Reads certificate and key, and reads them again whenever they change, as long as anybody asks.
-fn follow(files: &TlsFiles) -> Result<ServerConfigs, Error> {
+fn follow(files: &TlsFiles, clients: Option<&ClientCertificates>) -> Result<ServerConfigs, Error> {
     let files = Files {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
-        ca: None,
+        ca: clients.map(|clients| clients.ca.clone()),
     };
     let material = files.read()?;
     let (tell, configs) = watch::channel(Arc::new(tls_config(&material)?));
@@ -279,7 +323,12 @@ fn follow(files: &TlsFiles) -> Result<ServerConfigs, Error> {
 }
 
 fn tls_config(material: &Material) -> Result<rustls::ServerConfig, evermint_tls::Error> {
-    evermint_tls::server_config(Arc::clone(&material.identity), ClientAuth::None)
+    // Sandboxes show none.
+    let clients = match &material.roots {
+        Some(roots) => ClientAuth::Optional(Arc::clone(roots)),
+        None => ClientAuth::None,
+    };
+    evermint_tls::server_config(Arc::clone(&material.identity), clients)
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {

@@ -19,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::bounds::Bounds;
 use crate::fence::Fence;
 use crate::others::Others;
 use crate::passthrough::Passage;
-use crate::port::{ClusterControl, RefreshPolicy};
+use crate::port::{ClusterControl, RefreshPolicy, Web};
+use crate::rates::Rates;
 use crate::server::Limits;
-use crate::status;
 use crate::token::TokenRules;
 use crate::views::Views;
+use crate::{quota, status};
 
 /// What the gateway stands on.
 #[derive(Clone)]
@@ -45,6 +47,8 @@ pub struct Ports {
     pub prober: Arc<dyn Prober>,
     /// Shows and changes the Raft group.
     pub control: Arc<dyn ClusterControl>,
+    /// Asks OpenID providers for their keys.
+    pub web: Arc<dyn Web>,
 }
 
 /// A write that took effect and can be seen here.
@@ -61,6 +65,8 @@ pub(crate) struct Written {
 pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) limits: Limits,
+    pub(crate) bounds: Bounds,
+    pub(crate) rates: Rates,
     pub(crate) views: Arc<Views>,
     /// For readers that do not say what they have seen.
     pub(crate) fence: Arc<Fence>,
@@ -152,6 +158,7 @@ impl Shared {
         &self,
         command: Command,
     ) -> Result<Result<Written, Refusal>, Status> {
+        quota::check(&self.bounds, &self.state(), &command)?;
         let answer = self
             .ports
             .proposer

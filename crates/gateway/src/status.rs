@@ -31,6 +31,9 @@ const RETRY_LEADER: Duration = Duration::from_millis(500);
 /// After how long to ask again when one replica cannot serve: another one can, at once.
 const RETRY_ELSEWHERE: Duration = Duration::from_millis(50);
 
+/// After how long to ask again when an OpenID provider was not reached.
+const RETRY_PROVIDER: Duration = crate::jwks::PAUSE;
+
 /// Most problems that one status tells; they have to fit into HTTP headers.
 const PROBLEMS_MAX: usize = 16;
 
@@ -156,6 +159,44 @@ pub(crate) fn scope_missing(scope: &str) -> Status {
         Code::PermissionDenied,
         "scope-missing",
         format!("scope '{scope}' required"),
+    )
+}
+
+/// An OpenID provider whose keys are not known and cannot be asked for.
+pub(crate) fn no_provider() -> Status {
+    let message = "the OpenID provider's keys cannot be fetched; this replica's log says why";
+    retry_after(
+        new(Code::Unavailable, "no-oidc-keys", message),
+        RETRY_PROVIDER,
+    )
+}
+
+/// A caller who calls too often, and when it may again
+/// ([`google.rpc.RetryInfo`](https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto)).
+pub(crate) fn too_fast(wait: Duration) -> Status {
+    const MESSAGE: &str = "too many calls; wait before the next one";
+    let details = rpc::Status {
+        code: Code::ResourceExhausted as i32,
+        message: MESSAGE.to_owned(),
+        details: vec![rpc::Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: rpc::RetryInfo::after(wait).encode_to_vec(),
+        }],
+    };
+    let details = Bytes::from(details.encode_to_vec());
+    let mut status = Status::with_details(Code::ResourceExhausted, MESSAGE, details);
+    let reason = MetadataValue::from_static("rate-limited");
+    status.metadata_mut().insert(REASON, reason);
+    // Rounded up: who comes back at that time is let in.
+    retry_after(status, wait + Duration::from_millis(1))
+}
+
+/// A workspace that holds as much as it may.
+pub(crate) fn workspace_full(what: &'static str, max: usize) -> Status {
+    new(
+        Code::ResourceExhausted,
+        "workspace-full",
+        format!("the workspace may hold {max} {what}; delete some, or have limit_{what} raised"),
     )
 }
 
@@ -408,6 +449,33 @@ fn bounded(mut message: String) -> String {
 /// that a status carries as details.
 pub(crate) mod rpc {
     use crate::port::FieldProblem;
+
+    /// When to try again.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        pub(crate) retry_delay: Option<Span>,
+    }
+
+    impl RetryInfo {
+        pub(crate) fn after(wait: std::time::Duration) -> Self {
+            Self {
+                retry_delay: Some(Span {
+                    seconds: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                    nanos: i32::try_from(wait.subsec_nanos()).unwrap_or(i32::MAX),
+                }),
+            }
+        }
+    }
+
+    /// `google.protobuf.Duration`.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Span {
+        #[prost(int64, tag = "1")]
+        pub(crate) seconds: i64,
+        #[prost(int32, tag = "2")]
+        pub(crate) nanos: i32,
+    }
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Status {

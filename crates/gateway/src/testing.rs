@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::Ports;
 use crate::port::{
-    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role,
+    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role, Web,
 };
 
 /// The cluster clock when a [`FakeCluster`] starts.
@@ -134,6 +134,7 @@ impl FakeCluster {
             policy,
             prober: Arc::new(self.clone()),
             control: Arc::new(self.clone()),
+            web: Arc::new(self.clone()),
         }
     }
 
@@ -409,6 +410,14 @@ impl Prober for FakeCluster {
             endpoint: Some(Ok("answers (HTTP 405)".to_owned())),
             mint: (!order.config.strategy.consumes_material()).then_some(mint),
         }
+    }
+}
+
+/// A web in which there is nothing.
+#[async_trait]
+impl Web for FakeCluster {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        Err(format!("nothing is at {url}"))
     }
 }
 

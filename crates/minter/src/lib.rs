@@ -38,6 +38,7 @@ mod stand_in;
 pub mod strategy;
 mod token_file;
 mod transport;
+mod web;
 
 pub use address::Network;
 pub use clock::SystemClock;
@@ -56,6 +57,7 @@ pub use stand_in::{NotAStandIn, StandIn};
 pub use strategy::{CredentialRefresher, Grant, Outputs, refresher};
 pub use token_file::TokenFiles;
 pub use transport::{ANSWER_MAX, Answer, NoAnswer, Outgoing, Transport};
+pub use web::Web;
 
 /// Why a minter cannot be made: the configuration has to be corrected.
 #[derive(Debug, thiserror::Error)]

@@ -415,7 +415,11 @@ pub(crate) fn serve(
         let serving = async {
             match tls {
                 Some(configs) => {
-                    let incoming = std::pin::pin!(evermint_tls::incoming(incoming, configs));
+                    let incoming = std::pin::pin!(evermint_tls::incoming(
+                        incoming,
+                        configs,
+                        evermint_tls::HANDSHAKE
+                    ));
                     router
                         .serve_with_incoming_shutdown(incoming, graceful)
                         .await

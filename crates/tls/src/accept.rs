@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -12,29 +12,31 @@ use tokio_rustls::server::TlsStream;
 use crate::ServerConfigs;
 
 /// How long a caller may take to agree on keys.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Most callers that agree on keys at once; others wait in the system's queue.
 const HANDSHAKES_MAX: usize = 512;
 
 /// The connections of `tcp` with TLS, each with the newest of `configs`. One that does not agree on
-/// keys in time holds up nobody else.
-pub fn incoming<S>(
+/// keys in `time` holds up nobody else.
+pub fn incoming<S, T>(
     tcp: S,
     configs: ServerConfigs,
-) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>>
+    time: Duration,
+) -> impl Stream<Item = io::Result<TlsStream<T>>>
 where
-    S: Stream<Item = io::Result<TcpStream>> + Unpin,
+    S: Stream<Item = io::Result<T>> + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let door = (tcp, configs, JoinSet::new());
-    stream::unfold(door, |(mut tcp, configs, mut agreeing)| async move {
+    stream::unfold(door, move |(mut tcp, configs, mut agreeing)| async move {
         loop {
             tokio::select! {
                 accepted = tcp.next(), if agreeing.len() < HANDSHAKES_MAX => match accepted? {
                     Ok(stream) => {
                         let acceptor = TlsAcceptor::from(configs.borrow().clone());
                         let handshake = acceptor.accept(stream);
-                        agreeing.spawn(tokio::time::timeout(HANDSHAKE, handshake));
+                        agreeing.spawn(tokio::time::timeout(time, handshake));
                     }
                     Err(error) => return Some((Err(error), (tcp, configs, agreeing))),
                 },

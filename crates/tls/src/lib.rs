@@ -18,7 +18,7 @@ mod connect;
 mod error;
 mod files;
 
-pub use accept::incoming;
+pub use accept::{HANDSHAKE, incoming};
 pub use config::{ClientAuth, client_config, provider, server_config, trusting};
 pub use connect::Connector;
 pub use error::Error;

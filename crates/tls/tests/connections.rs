@@ -51,7 +51,11 @@ async fn serve(dir: &Path) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let mut connections = pin!(incoming(TcpIncoming::from(listener), configs));
+        let mut connections = pin!(incoming(
+            TcpIncoming::from(listener),
+            configs,
+            evermint_tls::HANDSHAKE
+        ));
         let mut held = Vec::new();
         while let Some(connection) = connections.next().await {
             held.push(connection);

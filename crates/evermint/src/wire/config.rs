@@ -7,7 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use evermint_core::admission::JoinTicket;
 use evermint_core::secret::{DataKeyId, Secret};
-use evermint_gateway::{AdminToken, GatewayKey, Limits, TlsFiles, TokenRules, UpstreamGateway};
+use evermint_gateway::{
+    AdminToken, Bounds, ClientCertificates, GatewayKey, Limits, Oidc, TlsFiles, TokenRules,
+    UpstreamGateway,
+};
 use evermint_seal::{FileAccess, Kek, Keyring, generate_data_key};
 
 use crate::exit::{advised, usage};
@@ -208,7 +211,13 @@ pub(super) fn gateway(
             version: env!("CARGO_PKG_VERSION"),
             ..Limits::default()
         },
+        bounds: bounds(settings),
         admin,
+        oidc: oidc(settings),
+        certificates: settings.api_client_ca.clone().map(|ca| ClientCertificates {
+            ca,
+            roles: settings.api_client_roles.clone(),
+        }),
         tls,
         upstream_gateway: settings
             .upstream_gateway
@@ -219,4 +228,49 @@ pub(super) fn gateway(
             }),
         tokens: tokens(settings)?,
     })
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    Bounds {
+        connections: settings.limit_connections,
+        connections_per_peer: settings.limit_connections_per_peer,
+        streams: settings.limit_streams,
+        greeting: settings.limit_greeting.get(),
+        keepalive: settings.limit_keepalive.get(),
+        keepalive_timeout: settings.limit_keepalive_timeout.get(),
+        header_bytes: settings.limit_header_bytes,
+        request_bytes: settings.limit_request_bytes,
+        request_time: settings.limit_request_time.get(),
+        resets: settings.limit_resets,
+        errors: settings.limit_errors,
+        calls_per_second: settings.limit_calls_per_second,
+        calls_burst: settings.limit_calls_burst,
+        providers: settings.limit_providers,
+        credentials: settings.limit_credentials,
+        routes: settings.limit_routes,
+        sandboxes: settings.limit_sandboxes,
+        profiles: settings.limit_profiles,
+    }
+}
+
+fn oidc(settings: &Settings) -> Option<Oidc> {
+    Some(Oidc {
+        issuer: settings.oidc_issuer.clone()?,
+        audience: settings.oidc_audience.clone()?,
+        roles_claim: settings.oidc_roles_claim.clone(),
+        roles: settings.oidc_roles.clone(),
+        scopes_claim: settings.oidc_scopes_claim.clone(),
+        leeway: settings.oidc_leeway.get(),
+        keys_ttl: settings.oidc_keys_ttl.get(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_default_to_the_gateways_bounds() {
+        assert_eq!(bounds(&Settings::default()), Bounds::default());
+    }
 }

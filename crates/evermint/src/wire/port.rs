@@ -54,6 +54,16 @@ impl RefreshPolicy for Policy {
     }
 }
 
+/// The gateway's web, under the minter's rules.
+pub(super) struct Web(pub(super) evermint_minter::Web);
+
+#[async_trait]
+impl evermint_gateway::Web for Web {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        self.0.get(url).await
+    }
+}
+
 /// The gateway's view of the Raft group.
 pub(super) struct Control {
     pub(super) node: Node,

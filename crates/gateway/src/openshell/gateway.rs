@@ -47,6 +47,8 @@ pub(super) async fn current_user(
             scopes: operator.scopes.iter().flatten().cloned().collect(),
             identity_provider: match operator.way {
                 Way::AdminToken => "local_dev",
+                Way::Oidc => "oidc",
+                Way::Certificate => "mtls",
             }
             .to_owned(),
         },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evermint_core::id::{CredentialId, CredentialKey, Name, Workspace};
 use evermint_gateway::testing::{FakeCluster, WantMaterial};
-use evermint_gateway::{Config, Error, Limits, TokenRules, serve};
+use evermint_gateway::{Bounds, Config, Error, Limits, Ports, TokenRules, Web, serve};
 use evermint_proto::v1;
 use evermint_proto::v1::audit_client::AuditClient;
 use evermint_proto::v1::bundles_client::BundlesClient;
@@ -37,15 +37,25 @@ impl Harness {
 
     pub(crate) async fn with(config: Config) -> Self {
         let cluster = FakeCluster::new();
+        let ports = cluster.ports_with(Arc::new(WantMaterial));
+        Self::over(cluster, ports, config).await
+    }
+
+    /// With a web that is not empty.
+    pub(crate) async fn with_web(config: Config, web: Arc<dyn Web>) -> Self {
+        let cluster = FakeCluster::new();
+        let ports = Ports {
+            web,
+            ..cluster.ports_with(Arc::new(WantMaterial))
+        };
+        Self::over(cluster, ports, config).await
+    }
+
+    async fn over(cluster: FakeCluster, ports: Ports, config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(
-            listener,
-            cluster.ports_with(Arc::new(WantMaterial)),
-            config,
-            shutdown.clone(),
-        ));
+        let server = tokio::spawn(serve(listener, ports, config, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect_lazy();
@@ -143,7 +153,10 @@ pub(crate) fn config() -> Config {
             version: "9.9.9-test",
             ..Limits::default()
         },
+        bounds: Bounds::default(),
         admin: None,
+        oidc: None,
+        certificates: None,
         tls: None,
         upstream_gateway: None,
         tokens: TokenRules::default(),

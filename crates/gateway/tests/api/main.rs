@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed")]
 
+mod access;
 mod bad_input;
+mod calls;
+mod certificates;
 mod cluster;
 mod harness;
+mod idp;
 mod inference;
+mod limits;
+mod oidc;
 mod openshell;
 mod openshell_behind;
 mod openshell_others;

@@ -1,4 +1,4 @@
-//! Who may call what: every method as every caller, and a sandbox's token in strange hands.
+//! Sandboxes' tokens: given, renewed, revoked, and in strange hands.
 
 use std::time::Duration;
 
@@ -8,13 +8,10 @@ use evermint_proto::v1;
 use evermint_proto::v1::bundles_client::BundlesClient;
 use evermint_proto::v1::sandbox_tokens_client::SandboxTokensClient;
 use evermint_proto::v1::sandboxes_client::SandboxesClient;
-use prost::Message as _;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status};
 
+use crate::calls::{by, call};
 use crate::harness::{Harness, config};
 
 const ADMIN: &str = "the-operator";
@@ -24,18 +21,6 @@ async fn guarded() -> Harness {
     let mut config = Config { admin, ..config() };
     config.limits.heartbeat = Duration::from_millis(300);
     Harness::with(config).await
-}
-
-/// `message` with a bearer token.
-fn by<T>(token: &str, message: T) -> Request<T> {
-    with(&format!("Bearer {token}"), message)
-}
-
-fn with<T>(authorization: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let value = MetadataValue::try_from(authorization).unwrap();
-    request.metadata_mut().insert("authorization", value);
-    request
 }
 
 fn tokens(harness: &Harness) -> SandboxTokensClient<Channel> {
@@ -69,71 +54,6 @@ async fn read(harness: &Harness, token: &str, name: &str) -> Result<v1::Bundle, 
     let mut bundles = BundlesClient::new(harness.channel.clone());
     let got = bundles.get_bundle(by(token, get)).await?;
     Ok(got.into_inner().bundle.unwrap())
-}
-
-/// Calls any method with an empty message.
-async fn call(harness: &Harness, path: &str, authorization: Option<&str>) -> Result<(), Status> {
-    let mut client = tonic::client::Grpc::new(harness.channel.clone());
-    client.ready().await.unwrap();
-    let request = match authorization {
-        Some(value) => with(value, ()),
-        None => Request::new(()),
-    };
-    let path: PathAndQuery = path.parse().unwrap();
-    let codec = ProstCodec::<(), ()>::default();
-    let answer = client.server_streaming(request, path, codec).await?;
-    answer.into_inner().message().await.map(drop)
-}
-
-/// Every method of `evermint.v1`, by its path.
-fn methods() -> Vec<String> {
-    let files = prost_types::FileDescriptorSet::decode(evermint_proto::FILE_DESCRIPTOR_SET);
-    let mut methods = Vec::new();
-    for file in files.unwrap().file {
-        for service in &file.service {
-            let of = |method: &prost_types::MethodDescriptorProto| {
-                format!("/{}.{}/{}", file.package(), service.name(), method.name())
-            };
-            methods.extend(service.method.iter().map(of));
-        }
-    }
-    assert!(methods.len() > 25, "{methods:?}");
-    methods
-}
-
-#[tokio::test]
-async fn every_method_says_who_may_call_it() {
-    let harness = guarded().await;
-    sandbox(&harness, "box").await;
-    let token = issue(&harness, "box").await.token;
-    let bearer = |token: &str| format!("Bearer {token}");
-    let code =
-        |answer: Result<(), Status>| answer.map_or_else(|status| status.code(), |()| Code::Ok);
-    let barred = [Code::Unauthenticated, Code::PermissionDenied];
-    for path in methods() {
-        let for_sandboxes = path.starts_with("/evermint.v1.Bundles/");
-        let renewal = path == "/evermint.v1.SandboxTokens/RenewSandboxToken";
-
-        let nobody = code(call(&harness, &path, None).await);
-        assert_eq!(nobody, Code::Unauthenticated, "{path} by nobody");
-        let stranger = code(call(&harness, &path, Some(&bearer("hunter2"))).await);
-        assert_eq!(stranger, Code::Unauthenticated, "{path} by a stranger");
-
-        let sandbox = code(call(&harness, &path, Some(&bearer(&token))).await);
-        let lets_in = for_sandboxes || renewal;
-        let denied = sandbox == Code::PermissionDenied;
-        assert_eq!(denied, !lets_in, "{path} by a sandbox: {sandbox:?}");
-
-        let operator = code(call(&harness, &path, Some(&bearer(ADMIN))).await);
-        assert_eq!(barred.contains(&operator), renewal, "{path}: {operator:?}");
-    }
-    for path in [
-        "/grpc.health.v1.Health/Check",
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    ] {
-        let anyone = code(call(&harness, path, None).await);
-        assert!(!barred.contains(&anyone), "{path}: {anyone:?}");
-    }
 }
 
 #[tokio::test]

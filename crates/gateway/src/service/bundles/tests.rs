@@ -173,6 +173,8 @@ fn gateway(cluster: &FakeCluster) -> Services {
         tokens: crate::token::TokenRules::default(),
         ports,
         limits: Limits::default(),
+        rates: crate::rates::Rates::new(&crate::Bounds::default()),
+        bounds: crate::Bounds::default(),
         views,
         trials: tokio::sync::Semaphore::new(1),
         shutdown,
