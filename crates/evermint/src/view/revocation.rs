@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(
             shown(&many),
             "PROVIDER  CREDENTIAL  WHAT   STATE        TRIES  WHEN\n\
-             idp       TOKEN       grant  open         2      in 1 min\n\
+             idp       TOKEN       grant  open         2      in 60 s\n\
              idp       TOKEN       grant  not-revoked  2      1 s ago\n\
              grant of idp/TOKEN was not revoked: 503 (2 tries)\n\
              \x20 try: revoke it at the issuer yourself; evermint has destroyed its copy\n"
