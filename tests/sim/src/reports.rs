@@ -125,8 +125,16 @@ impl World {
         answer: &Answer,
     ) {
         let (credential, early) = match command {
-            Command::DeleteRefresh { credential } if answer.outcome.is_ok() => {
+            Command::DeleteRefresh { credential } | Command::RevokeRefresh { credential }
+                if answer.outcome.is_ok() =>
+            {
                 self.last_early.remove(credential);
+                return;
+            }
+            Command::DeleteProvider { id } | Command::RevokeProvider { id }
+                if answer.outcome.is_ok() =>
+            {
+                self.last_early.retain(|of, _| of.provider != *id);
                 return;
             }
             Command::MintEarly {

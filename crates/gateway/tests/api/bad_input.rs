@@ -313,7 +313,6 @@ async fn a_bad_refresh_is_refused_and_the_field_named() {
             &[
                 "provider must not be empty",
                 "credential_key must not be empty",
-                "strategy must not be empty",
             ],
         ),
         (

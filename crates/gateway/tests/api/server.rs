@@ -198,7 +198,7 @@ async fn a_certificate_that_cannot_be_used_is_named() {
     };
     for (files, told) in [
         (missing, "cannot read /nowhere/server.key"),
-        (swapped, "the TLS certificate or its key cannot be used"),
+        (swapped, "holds no private key in PEM"),
     ] {
         let cluster = evermint_gateway::testing::FakeCluster::new();
         let error: Error = serve(

@@ -148,7 +148,7 @@ fn serve(site: &Site) -> Process {
             "--admin-token-file={}",
             site.path("kept/admin").display()
         ))
-        .arg("--issuers-allow-loopback")
+        .args(["--insecure-loopback", "--issuers-allow-loopback"])
         .arg(format!(
             "--issuers-stand-ins=https://oauth2.googleapis.com/token={}",
             site.issuer.token_url()
