@@ -61,8 +61,8 @@ impl RevokeArgs {
     }
 }
 
-/// The revocations that the command at `position` asked for, once all of them have ended or none
-/// will within `bound`.
+/// The revocations that the command at `position` asked for, once all of them have ended, none
+/// is to be tried within `bound`, or that is over.
 ///
 /// # Errors
 /// What the gateways refused.
@@ -76,7 +76,10 @@ pub(super) async fn ended(
         let answer = list("", position, client).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let reach = answer.server_time_ms + evermint_core::time::millis(left);
-        let is_awaited = |r: &v1::Revocation| r.due_at_ms.is_some_and(|due| due <= reach);
+        // One that was tried may end at any moment: when the next try is due says nothing of the
+        // one that is under way.
+        let is_awaited =
+            |r: &v1::Revocation| r.due_at_ms.is_some_and(|due| due <= reach || r.tries > 0);
         let is_behind = answer.applied < position;
         if (is_behind || answer.revocations.iter().any(is_awaited)) && !left.is_zero() {
             tokio::time::sleep(LOOK_EVERY.min(left)).await;
