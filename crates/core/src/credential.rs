@@ -122,6 +122,9 @@ pub struct RefreshConfig {
     /// Where its tokens are revoked ([RFC 7009](https://www.rfc-editor.org/rfc/rfc7009)); empty if
     /// nowhere.
     pub revoke_url: String,
+    /// Those of the two that a profile of the build or of the platform fixes. Others are used only
+    /// where the configuration of the replicas allows them.
+    pub fixed_urls: BTreeSet<String>,
     /// With which scopes.
     pub scopes: Vec<String>,
     /// Public material by name.
@@ -149,6 +152,7 @@ impl RefreshConfig {
             strategy,
             token_url: token_url.into(),
             revoke_url: String::new(),
+            fixed_urls: BTreeSet::new(),
             scopes: Vec::new(),
             material: BTreeMap::new(),
             outputs: BTreeMap::new(),

@@ -308,14 +308,15 @@ settings! {
     #[arg(long, value_name = "N", help_heading = "Cluster, when it is founded")]
     value cluster_audit_retention: u32 = 10_000;
 
-    /// Reach issuers on this host's loopback, and those by plain http too. For tests.
+    /// Reach issuers on this host's loopback without listing them, and those by plain http too. For
+    /// tests.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Issuers")]
     value issuers_allow_loopback: bool = false;
     /// Private networks whose issuers may be reached, such as 10.20.0.0/16.
     #[arg(long, value_delimiter = ',', value_name = "CIDR,…", help_heading = "Issuers")]
     value issuers_allow_networks: Vec<Network> = Vec::new();
-    /// Token endpoints that may be used: hosts (idp.example.com, *.example.com) or URL prefixes;
-    /// if there is none, every endpoint that the other rules allow.
+    /// Token endpoints that may be used beside those that profiles of the build and of the platform
+    /// fix: hosts (idp.example.com, *.example.com) or URL prefixes.
     #[arg(long, value_delimiter = ',', value_name = "PATTERN,…", help_heading = "Issuers")]
     value issuers_allow_endpoints: Vec<EndpointPattern> = Vec::new();
     /// Token endpoints that a URL on this host's loopback answers for: ENDPOINT=URL. For tests;

@@ -11,8 +11,8 @@ use crate::command::CommandLine;
 use crate::endpoint::EndpointPattern;
 use crate::stand_in::StandIn;
 
-/// The `issuers` section of a replica's configuration. The default reaches any public issuer over
-/// https, and nothing else.
+/// The `issuers` section of a replica's configuration. The default reaches public issuers over
+/// https that a profile of the build or of the platform names, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -21,9 +21,9 @@ pub struct Config {
     pub allow_loopback: bool,
     /// Private networks whose issuers may be reached, such as `10.20.0.0/16`.
     pub allow_networks: Vec<Network>,
-    /// The token endpoints that may be used: hosts (`login.example.com`, `*.example.com`,
-    /// `idp.example.com:8443`) or URL prefixes (`https://idp.example.com/realms/prod/`). Empty:
-    /// every endpoint that the other rules allow.
+    /// The token endpoints that may be used beside those that such a profile fixes: hosts
+    /// (`login.example.com`, `*.example.com`, `idp.example.com:8443`) or URL prefixes
+    /// (`https://idp.example.com/realms/prod/`).
     pub allow_endpoints: Vec<EndpointPattern>,
     /// Who on this host answers for which endpoint. For tests; needs `allow_loopback`.
     pub stand_ins: Vec<StandIn>,

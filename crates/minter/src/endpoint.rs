@@ -1,5 +1,6 @@
 //! Which token endpoints may be used, decided from their URL alone.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -52,6 +53,26 @@ impl EndpointRules {
             .is_ok_and(|endpoint| self.patterns.iter().any(|p| p.matches(&endpoint.url)))
     }
 
+    /// Checks an endpoint that the configuration of a refresh names: it has to be one of `fixed`, or
+    /// among the allowed ones. Those on loopback are allowed where loopback is.
+    pub(crate) fn admit(
+        &self,
+        text: &str,
+        fixed: &BTreeSet<String>,
+    ) -> Result<(), EndpointRefused> {
+        let endpoint = self.check(text)?;
+        let listed = || self.patterns.iter().any(|p| p.matches(&endpoint.url));
+        // The rules let no other loopback pass.
+        let is_loopback = || endpoint.url.host().is_some_and(is_loopback);
+        if fixed.contains(text) || listed() || is_loopback() {
+            return Ok(());
+        }
+        let host = &endpoint.authority;
+        Err(EndpointRefused(format!(
+            "at {host} is not among the allowed ones: list {host:?} in issuers.allow_endpoints of the replicas, or have an admin import a profile with it for the platform (evermint provider profile import --platform)"
+        )))
+    }
+
     /// Where a request for a token endpoint goes: there, or to its stand-in.
     pub(crate) fn way_to(&self, text: &str) -> Result<Endpoint, EndpointRefused> {
         let mut endpoint = self.check(text)?;
@@ -85,11 +106,7 @@ impl EndpointRules {
         let Some(host) = url.host() else {
             return refuse("has no host".to_owned());
         };
-        let is_loopback = match host {
-            Host::Domain(name) => name == "localhost",
-            Host::Ipv4(ip) => ip.is_loopback(),
-            Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
-        };
+        let is_loopback = is_loopback(host.clone());
         match url.scheme() {
             "https" => {}
             "http" if self.addresses.loopback && is_loopback => {}
@@ -113,16 +130,19 @@ impl EndpointRules {
                 setting(kind)
             ));
         }
-        if !self.patterns.is_empty() && !self.patterns.iter().any(|p| p.matches(&url)) {
-            return refuse(format!(
-                "at {host} is not among the allowed ones; see issuers.allow_endpoints"
-            ));
-        }
         let authority = match url.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_string(),
         };
         Ok(Endpoint { url, authority })
+    }
+}
+
+fn is_loopback(host: Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => name == "localhost",
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.to_canonical().is_loopback(),
     }
 }
 
@@ -366,8 +386,55 @@ mod tests {
                 allow_endpoints: vec![pattern.parse().unwrap()],
                 ..Config::default()
             };
-            assert_eq!(check(&config, url).is_ok(), fits, "{pattern} {url}");
+            let admitted = EndpointRules::new(&config).admit(url, &BTreeSet::new());
+            assert_eq!(admitted.is_ok(), fits, "{pattern} {url}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_nobody_decided_on_is_not_admitted() {
+        let fixed = BTreeSet::from(["https://fixed.example/token".to_owned()]);
+        for (loopback, url, why) in [
+            (false, "https://fixed.example/token", ""),
+            (
+                false,
+                "https://fixed.example/token2",
+                "not among the allowed",
+            ),
+            (
+                false,
+                "https://idp.example:8443/token",
+                r#"list "idp.example:8443" in issuers.allow_endpoints"#,
+            ),
+            (false, "https://8.8.8.8/token", "not among the allowed"),
+            (false, "https://127.0.0.1/token", "loopback"),
+            (true, "http://127.0.0.1:9/token", ""),
+            (true, "https://[::1]:9/token", ""),
+            (
+                true,
+                "https://idp.example/token",
+                "profile import --platform",
+            ),
+        ] {
+            let config = Config {
+                allow_loopback: loopback,
+                ..Config::default()
+            };
+            let admitted = EndpointRules::new(&config).admit(url, &fixed);
+            let said = admitted.map_or_else(|refused| refused.to_string(), |()| String::new());
+            assert!(
+                said.contains(why) && said.is_empty() == why.is_empty(),
+                "{url}: {said}"
+            );
+        }
+        // What is fixed has to pass the other rules all the same.
+        let inward = "https://10.0.0.1/token".to_owned();
+        let rules = EndpointRules::new(&Config::default());
+        assert!(
+            rules
+                .admit(&inward, &BTreeSet::from([inward.clone()]))
+                .is_err()
+        );
     }
 
     #[test]

@@ -93,12 +93,14 @@ impl Minter for HttpMinter {
     async fn mint(&self, order: MintOrder) -> Result<Minted, Failure> {
         let setup = self.setup(&order.config, &order.secrets);
         let refresher = refresher(order.config.strategy);
+        admitted(&setup, &order.config.token_url)?;
         setup.material.check_presence(refresher.schema())?;
         refresher.refresh(&setup, &order.fence).await
     }
 
     async fn revoke(&self, order: RevokeOrder) -> Result<(), Failure> {
         let setup = self.setup(&order.config, &order.secrets);
+        admitted(&setup, &order.config.revoke_url)?;
         revocation::revoke(&setup, &order).await
     }
 }
@@ -121,20 +123,29 @@ impl HttpMinter {
     /// Asks every endpoint of a mint for a sign of life, until one gives none.
     async fn reach(&self, order: &MintOrder) -> Option<Result<String, Failure>> {
         let setup = self.setup(&order.config, &order.secrets);
+        if let Err(failure) = admitted(&setup, &order.config.token_url) {
+            return Some(Err(failure));
+        }
         let mut signs = Vec::new();
         for (_, url) in refresher(order.config.strategy).endpoints(&setup) {
             match self.outside.transport.reach(&*order.fence, &url).await {
                 Ok((issuer, status)) => signs.push(format!("{issuer} answers ({status})")),
-                Err(no) => return Some(Err(unreached(order, no))),
+                Err(no) => return Some(Err(unreached(&order.config, no))),
             }
         }
         (!signs.is_empty()).then(|| Ok(signs.join("; ")))
     }
 }
 
-fn unreached(order: &MintOrder, no: NoAnswer) -> Failure {
+/// Checks an endpoint once more when it is about to be asked: what is allowed may have changed.
+fn admitted(setup: &Setup<'_>, url: &str) -> Result<(), Failure> {
+    strategy::admit(setup, url)
+        .map_err(|refused| unreached(setup.config, NoAnswer::Refused(refused)))
+}
+
+fn unreached(config: &RefreshConfig, no: NoAnswer) -> Failure {
     let judge = Judge {
-        strategy: order.config.strategy,
+        strategy: config.strategy,
         redactor: &Redactor::default(),
         proof: Proof::Lasting,
     };

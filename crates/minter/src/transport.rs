@@ -9,6 +9,7 @@
 //! body is pulled in the poll that writes it (see `fence`); no redirect, proxy, cookie,
 //! decompression or retry.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::pin::pin;
 use std::sync::Arc;
@@ -212,6 +213,15 @@ impl Transport {
     /// [`EndpointRefused`] says why not.
     pub fn check_endpoint(&self, url: &str) -> Result<(), EndpointRefused> {
         self.rules.check(url).map(|_| ())
+    }
+
+    /// Checks the same of an endpoint that the configuration of a refresh names, and that it is one
+    /// of `fixed` or was allowed.
+    ///
+    /// # Errors
+    /// [`EndpointRefused`] says why not.
+    pub(crate) fn admit(&self, url: &str, fixed: &BTreeSet<String>) -> Result<(), EndpointRefused> {
+        self.rules.admit(url, fixed)
     }
 
     /// Whether a token endpoint is among the allowed ones because somebody named it.

@@ -31,17 +31,13 @@ impl Fence for Until {
 }
 
 impl Web {
-    /// A web under the rules for issuers, except that every endpoint may be asked: whoever
-    /// configures a replica has named it.
+    /// A web under the rules for issuers, without their list of endpoints: whoever configures a
+    /// replica has named the page.
     ///
     /// # Errors
     /// [`Error`] names the setting that cannot be.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Transport::new(&Config {
-            allow_endpoints: Vec::new(),
-            ..config.clone()
-        })
-        .map(Self)
+        Transport::new(config).map(Self)
     }
 
     /// The body of a page, within ten seconds.

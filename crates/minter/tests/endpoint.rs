@@ -36,7 +36,7 @@ async fn an_endpoint_that_is_not_allowed_is_never_connected_to() {
         (&strict, issuer.url.replace("http:", "https:")),
         (&strict, format!("https://2130706433:{port}")),
         (&strict, format!("https://[::ffff:127.0.0.1]:{port}")),
-        (&listed, issuer.url.clone()),
+        (&listed, "https://idp2.example/token".to_owned()),
         (&listed, issuer.url.replace("http://", "http://user:pw@")),
     ] {
         let failure = refresh(minter, &url, Deadline::after(20_000))

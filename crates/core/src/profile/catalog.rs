@@ -34,6 +34,15 @@ impl Found {
         }
     }
 
+    /// Whether the endpoints that it fixes are for all: it is built in, or an admin imported it for
+    /// the platform. Those of a workspace's own profile are as good as any that an operator names.
+    pub fn speaks_for_platform(&self) -> bool {
+        match self {
+            Self::Builtin(_) => true,
+            Self::Custom(custom) => custom.scope == Scope::Platform,
+        }
+    }
+
     /// Its version; 0 if it is built in.
     pub fn version(&self) -> u64 {
         match self {

@@ -39,7 +39,8 @@ pub struct Wish {
 /// A wish with the profile's part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What is stored.
+    /// What is stored, as if the profile had the platform's word on endpoints; see
+    /// [`Found::speaks_for_platform`](super::catalog::Found::speaks_for_platform).
     pub config: RefreshConfig,
     /// Public material that a template took up: the strategy need not know it.
     pub placed: BTreeSet<String>,
@@ -157,6 +158,11 @@ impl Profile {
             let given = known.and_then(|m| Some((material.get(name)?.as_str(), &m.format)));
             given.or_else(|| self.config_value(settings, name))
         };
+        let fixed = |template: &str, url: &str| {
+            let is_fixed = !url.is_empty()
+                && !template::frees_host(template, |name| value(name).map(|(_, format)| format));
+            is_fixed.then(|| url.to_owned())
+        };
         let token_url = match &spec.token_url {
             TokenUrl::FromOperator => Ok(wish.token_url),
             TokenUrl::None if wish.token_url.is_empty() => Ok(String::new()),
@@ -207,6 +213,19 @@ impl Profile {
                 }
             },
         };
+        let token_template = match &spec.token_url {
+            TokenUrl::Template(template) => Some((template.as_str(), token_url.as_str())),
+            TokenUrl::None | TokenUrl::FromOperator => None,
+        };
+        let revoke_template = Some((spec.revoke_url.as_str(), revoke_url.as_str()));
+        let fixed_urls = [
+            token_template,
+            revoke_template.filter(|(t, _)| !t.is_empty()),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(|(template, url)| fixed(template, url))
+        .collect();
         let millis = |secs: Option<u64>| secs.map(|secs| secs.saturating_mul(1000));
         // A target audience asks for an ID token, which has no scopes.
         let is_scoped = !wish.scopes.is_empty() || material.contains_key("target_audience");
@@ -219,6 +238,7 @@ impl Profile {
             flaws,
             config: RefreshConfig {
                 revoke_url,
+                fixed_urls,
                 scopes: match is_scoped {
                     true => wish.scopes,
                     false => spec.scopes.clone(),

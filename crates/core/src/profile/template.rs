@@ -97,6 +97,15 @@ pub fn fill<'a>(
     Ok(text)
 }
 
+/// Whether whoever fills a template chooses a whole host.
+pub fn frees_host<'a>(template: &str, format: impl Fn(&str) -> Option<&'a Format>) -> bool {
+    let is_free = |piece| match piece {
+        Piece::Placeholder(name, true) => matches!(format(name), Some(Format::Host)),
+        Piece::Placeholder(_, false) | Piece::Text(_) => false,
+    };
+    pieces(template).is_ok_and(|pieces| pieces.into_iter().any(is_free))
+}
+
 /// Whether a value may stand in a template.
 fn fits(value: &str, format: &Format, in_host: bool) -> Result<(), &'static str> {
     if value.is_empty() || value.len() > VALUE_MAX {
@@ -198,6 +207,26 @@ pub(crate) fn is_url(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_free_where_a_whole_one_is_taken() {
+        let all = Format::OneOf(vec!["a.example".to_owned()]);
+        for (template, is_free) in [
+            ("https://{host}/token", true),
+            ("https://{host}.example/token", true),
+            ("https://idp.example/{host}/token", false),
+            ("https://{label}.idp.example/token", false),
+            ("https://{one}/token", false),
+            ("https://idp.example/token", false),
+        ] {
+            let format = |name: &str| match name {
+                "host" => Some(&Format::Host),
+                "label" => Some(&Format::Label),
+                _ => Some(&all),
+            };
+            assert_eq!(frees_host(template, format), is_free, "{template}");
+        }
+    }
 
     fn check(template: &str, values: &[(&str, &str, Format)], expected: Result<&str, &str>) {
         let filled = fill(template, |name| {

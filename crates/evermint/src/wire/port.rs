@@ -45,7 +45,7 @@ impl RefreshPolicy for Policy {
         problems
             .map(|error| FieldProblem {
                 field: match error.field.as_str() {
-                    "token_url" | "scopes" | "outputs" => error.field,
+                    "token_url" | "revoke_url" | "scopes" | "outputs" => error.field,
                     material => format!("material[{material:?}]"),
                 },
                 problem: error.problem,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed")]
 
 mod agent;
+mod endpoints;
 mod errors;
 mod expiry;
 mod found;

@@ -79,7 +79,8 @@ pub(super) async fn configure(
     });
     let wish = wish(face, request, &key, strategy, profile.as_ref())?;
     let services = face.services();
-    let asked = services.asked_by(profile.as_ref(), &provider, wish)?;
+    let counts = found.as_ref().is_some_and(Found::speaks_for_platform);
+    let asked = services.asked_by(profile.as_ref(), counts, &provider, wish)?;
     let id = CredentialId {
         provider: provider.id,
         key,

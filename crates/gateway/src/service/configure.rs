@@ -43,13 +43,21 @@ impl Services {
     ) -> Result<Asked, Status> {
         let (catalog, state) = (&self.ports.catalog, self.state());
         let found = catalog.of(&state, &provider.workspace, &provider.kind);
-        self.asked_by(found.as_ref().map(Found::profile), provider, request)
+        let counts = found.as_ref().is_some_and(Found::speaks_for_platform);
+        self.asked_by(
+            found.as_ref().map(Found::profile),
+            counts,
+            provider,
+            request,
+        )
     }
 
-    /// The same, where `profile` is what the provider's type says.
+    /// The same, where `profile` is what the provider's type says, and `speaks_for_platform` whether
+    /// endpoints that it fixes may be used without being listed.
     pub(crate) fn asked_by(
         &self,
         profile: Option<&Profile>,
+        speaks_for_platform: bool,
         provider: &Provider,
         request: v1::ConfigureRefreshRequest,
     ) -> Result<Asked, Status> {
@@ -129,6 +137,12 @@ impl Services {
             (None, Some((profile, spec))) => Some(profile.plan(spec, &provider.config, wish)),
             (None, None) => None,
         };
+        let plan = plan.map(|mut plan| {
+            if !speaks_for_platform {
+                plan.config.fixed_urls.clear();
+            }
+            plan
+        });
         let config = plan.map(|plan| self.judge(&mut rim, plan, &secrets));
         rim.finish(|| {
             Some(Asked {

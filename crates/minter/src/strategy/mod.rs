@@ -11,6 +11,7 @@ use evermint_core::mint::{Failure, FailureClass, Fence, Minted};
 use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
 
+use crate::endpoint::EndpointRefused;
 use crate::form::Form;
 use crate::material::{FieldError, MaterialSchema};
 use crate::outside::Setup;
@@ -137,11 +138,28 @@ pub(crate) fn validate(setup: &Setup<'_>) -> Vec<FieldError> {
             errors.push(FieldError::new(field, refused.to_string()));
         }
     }
+    if errors.is_empty()
+        && let Err(refused) = admit(setup, &setup.config.token_url)
+    {
+        errors.push(FieldError::new("token_url", refused.to_string()));
+    }
     errors.extend(check_revocation(setup));
     errors.extend(setup.material.check(refresher.schema()));
     errors.extend(refresher.check(setup));
     errors.extend(refresher.outputs().check(setup.config));
     errors
+}
+
+/// Checks that somebody who may has decided on an endpoint that the configuration names. Where it
+/// names none, the strategy's own is used.
+///
+/// # Errors
+/// [`EndpointRefused`] says what to set.
+pub(crate) fn admit(setup: &Setup<'_>, url: &str) -> Result<(), EndpointRefused> {
+    match url.is_empty() {
+        true => Ok(()),
+        false => setup.outside.transport.admit(url, &setup.config.fixed_urls),
+    }
 }
 
 /// Checks the revocation endpoint, by the same rules as the token endpoint.
@@ -153,7 +171,7 @@ fn check_revocation(setup: &Setup<'_>) -> Option<FieldError> {
     let strategy = setup.config.strategy;
     let problem = match refresher(strategy).is_revocable() {
         false => format!("is not for {strategy}: its tokens cannot be revoked"),
-        true => match setup.outside.transport.check_endpoint(url) {
+        true => match admit(setup, url) {
             Ok(()) => return None,
             Err(refused) => refused.to_string(),
         },
