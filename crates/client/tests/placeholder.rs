@@ -11,6 +11,7 @@ use evermint_client::placeholder::{ALIAS, Body, Given, PREFIX, Placeholders, Ref
 use evermint_core::id::Generation;
 use evermint_core::secret::Secret;
 use evermint_core::time::UnixMs;
+use evermint_fuzz::Corpus;
 use proptest::prelude::*;
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
@@ -553,6 +554,67 @@ fn inside(bytes: &[u8]) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// What `text` becomes as a header and a body, and `path` as a target, holds no placeholder, and a
+/// secret only where it may go.
+fn nothing_leaks(
+    all: &Placeholders,
+    (host, port): (&str, u16),
+    path: &str,
+    text: &[u8],
+    now: Option<UnixMs>,
+    kind: Body,
+) {
+    let Ok(resolver) = all.resolver(host, port, path, now) else {
+        return;
+    };
+    let may = |what: &str| match what {
+        FIXED => now.is_some() && (host, port) == ("api.example", 443),
+        _ => now == Some(NOW) && (host, port) == ("a.minted.example", 443),
+    };
+    let rewritten = [
+        resolver.header(text),
+        resolver.target(path),
+        resolver.body(kind, text),
+    ];
+    for (n, out) in rewritten.into_iter().enumerate() {
+        // What is not rewritten goes on as it was.
+        let sent = match (n, out) {
+            (_, Err(_)) => continue,
+            (_, Ok(Some(secret))) => secret.expose().to_vec(),
+            (0, Ok(None)) => text.to_vec(),
+            (1, Ok(None)) => path.as_bytes().to_vec(),
+            (_, Ok(None)) => {
+                assert!(!contains(text, FIXED) && !contains(text, MINTED));
+                assert!(!resolver.rewrites_body() || !contains(text, PREFIX));
+                continue;
+            }
+        };
+        for form in [sent.clone(), decoded(&sent), inside(&sent)] {
+            assert!(!contains(&form, PREFIX) && !contains(&form, ALIAS), "{n}");
+            for secret in [FIXED, MINTED] {
+                assert!(may(secret) || !contains(&form, secret), "{n} {secret}");
+            }
+        }
+    }
+}
+
+#[test]
+fn fuzz_a_placeholder_resolves_where_it_may_and_nowhere_else() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/placeholder");
+    let all = world();
+    Corpus::with_files::<Vec<u8>>(corpus, []).fuzz(|bytes| {
+        // A target, and on the next line what stands in a header or a body.
+        let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+        let path = String::from_utf8_lossy(parts.next().unwrap_or_default());
+        let text = parts.next().unwrap_or_default();
+        for host in ["api.example", "a.minted.example", "evil.test"] {
+            for kind in [Body::Json, Body::Form, Body::Text] {
+                nothing_leaks(&all, (host, 443), &path, text, Some(NOW), kind);
+            }
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
@@ -567,40 +629,8 @@ proptest! {
         now in prop::sample::select(vec![None, Some(NOW), Some(LATER)]),
         kind in prop::sample::select(vec![Body::Json, Body::Form, Body::Text]),
     ) {
-        let all = world();
         let path = format!("/v1/{}", String::from_utf8_lossy(&path));
-        let Ok(resolver) = all.resolver(host, port, &path, now) else {
-            return Ok(());
-        };
-        let may = |what: &str| match what {
-            FIXED => now.is_some() && (host, port) == ("api.example", 443),
-            _ => now == Some(NOW) && (host, port) == ("a.minted.example", 443),
-        };
-        let rewritten = [
-            resolver.header(&text),
-            resolver.target(&path),
-            resolver.body(kind, &text),
-        ];
-        for (n, out) in rewritten.into_iter().enumerate() {
-            // What is not rewritten goes on as it was.
-            let sent = match (n, out) {
-                (_, Err(_)) => continue,
-                (_, Ok(Some(secret))) => secret.expose().to_vec(),
-                (0, Ok(None)) => text.clone(),
-                (1, Ok(None)) => path.clone().into_bytes(),
-                (_, Ok(None)) => {
-                    prop_assert!(!contains(&text, FIXED) && !contains(&text, MINTED));
-                    prop_assert!(!resolver.rewrites_body() || !contains(&text, PREFIX));
-                    continue;
-                }
-            };
-            for form in [sent.clone(), decoded(&sent), inside(&sent)] {
-                prop_assert!(!contains(&form, PREFIX) && !contains(&form, ALIAS), "{n}");
-                for secret in [FIXED, MINTED] {
-                    prop_assert!(may(secret) || !contains(&form, secret), "{n} {secret}");
-                }
-            }
-        }
+        nothing_leaks(&world(), (host, port), &path, &text, now, kind);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Whatever stands in a store, a snapshot or a log entry.
+//! Whatever stands in a store, a snapshot or a log entry, or is given as a join token.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
+use evermint_core::admission::JoinTicket;
 use evermint_core::apply::apply;
 use evermint_core::command::{Batch, Command, Proposal};
 use evermint_core::id::{
@@ -124,4 +125,16 @@ fn fuzz_a_command_is_unreadable_refused_or_done() {
 
 fn is_bookkeeping(key: &Key) -> bool {
     matches!(key, Key::Meta | Key::Answer(_) | Key::Audit(_))
+}
+
+#[test]
+fn fuzz_a_join_token_is_read_whole_or_not_at_all() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/join");
+    Corpus::with_files::<Vec<u8>>(corpus, []).fuzz(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(ticket) = JoinTicket::parse(&text) {
+            assert_eq!(ticket.expose(), text.trim().to_ascii_lowercase());
+            assert!(!format!("{ticket:?}").contains(&ticket.expose()[80..]));
+        }
+    });
 }

@@ -13,7 +13,7 @@ use evermint_core::port::{Proposer, StateView};
 use evermint_core::secret::{DataKeyId, Secret};
 use evermint_proto::replica::v1 as wire;
 use evermint_proto::replica::v1::replica_client::ReplicaClient;
-use evermint_replica::{Bootstrap, BuiltInTls, Config, Node, Tls};
+use evermint_replica::{Bootstrap, BuiltInTls, Config, Node, Tls, TlsFiles};
 use evermint_seal::{Context, Kek, Keyring, generate_data_key};
 use evermint_tls::{Connector, client_config, provider};
 use rcgen::{CertificateParams, Issuer, KeyPair};
@@ -171,6 +171,53 @@ async fn certificates_are_renewed_long_after_the_first_have_ended_and_after_a_re
     all_vote([&first, &second]).await;
     write(&second, id + 1).await;
     all_equal([&first, &second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_leaves_its_own_authority_for_certificates_from_files() {
+    let site = Site::new(Duration::from_secs(3_600));
+    let mut homes = [Home::new(), Home::new()];
+    for (home, host) in homes.iter_mut().zip(["127.0.0.1", "127.0.0.2"]) {
+        home.address.set_ip(host.parse().unwrap());
+    }
+    let first = site.found(&homes[0]).await;
+    let second = site.join(&homes[1], &first).await;
+    all_vote([&first, &second]).await;
+    write(&second, 1).await;
+    for node in [first, second] {
+        node.shutdown().await;
+    }
+
+    let authority = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&authority).unwrap().pem();
+    let issuer = Issuer::new(params, authority);
+    let files = tempfile::tempdir().unwrap();
+    let with_files = |n: usize| {
+        let key = KeyPair::generate().unwrap();
+        let host = homes[n].address.ip().to_string();
+        let signed = CertificateParams::new([host]).unwrap();
+        let signed = signed.signed_by(&key, &issuer).unwrap();
+        let put = |name: &str, text: &str| {
+            let path = files.path().join(format!("{n}.{name}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        Config {
+            tls: Some(Tls::Files(TlsFiles {
+                certificate: put("crt", &signed.pem()),
+                key: put("key", &key.serialize_pem()),
+                ca: put("ca", &pem),
+                server_name: None,
+            })),
+            ..homes[n].config()
+        }
+    };
+    let (first, second) = tokio::join!(start(with_files(0)), start(with_files(1)));
+    all_vote([&first, &second]).await;
+    write(&second, 2).await;
+    assert!(has(&first, 1) && has(&first, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,11 @@ impl Site {
 
     /// Writes a certificate for `host` into `dir`, as cert-manager does: whole files, one by one.
     fn write(&self, dir: &Path, host: &str) -> Tls {
+        self.write_under(&self.authority, dir, host)
+    }
+
+    /// The same, beside other authorities than its own.
+    fn write_under(&self, authorities: &str, dir: &Path, host: &str) -> Tls {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([host.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -128,9 +133,10 @@ impl Site {
             path
         };
         Tls::Files(TlsFiles {
+            // First, so that whoever shows the certificate takes these, too.
+            ca: put("ca.crt", authorities),
             certificate: put("tls.crt", &certificate.pem()),
             key: put("tls.key", &key.serialize_pem()),
-            ca: put("ca.crt", &self.authority),
             server_name: None,
         })
     }
@@ -189,6 +195,53 @@ async fn certificates_name_hosts_and_are_read_again_when_they_change() {
     })
     .await;
     write(&second, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_is_replaced_by_one_that_overlaps_it_without_a_restart() {
+    let (old, new) = (Site::new(), Site::new());
+    let both = format!("{}{}", old.authority, new.authority);
+    let files: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut homes = [Home::new(), Home::new(), Home::new(), Home::new()];
+    let hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+    for (home, host) in homes.iter_mut().zip(hosts) {
+        home.address.set_ip(host.parse().unwrap());
+    }
+    let first = start(Config {
+        bootstrap: Some(bootstrap()),
+        tls: Some(old.write(files[0].path(), hosts[0])),
+        ..homes[0].config()
+    })
+    .await;
+    let joins = |n: usize, tls| Config {
+        peers: vec![first.peer_address().to_owned()],
+        tls: Some(tls),
+        ..homes[n].config()
+    };
+    let second = start(joins(1, old.write(files[1].path(), hosts[1]))).await;
+    all_vote([&first, &second]).await;
+
+    // Believed beside the old one; then the one that signs; then the only one.
+    for (site, authorities) in [(&old, &both), (&new, &both), (&new, &new.authority)] {
+        for (n, node) in [&first, &second].into_iter().enumerate() {
+            let before = shown(node).await;
+            site.write_under(authorities, files[n].path(), hosts[n]);
+            until("the new certificate is shown", || async {
+                (shown(node).await != before).then_some(())
+            })
+            .await;
+        }
+    }
+    write(&second, 1).await;
+    let third = start(joins(2, new.write(files[2].path(), hosts[2]))).await;
+    all_vote([&first, &second, &third]).await;
+    write(&third, 2).await;
+    let late = old.write_under(&both, files[3].path(), hosts[3]);
+    let refused = tokio::time::timeout(Duration::from_secs(3), Node::start(joins(3, late))).await;
+    assert!(
+        !matches!(refused, Ok(Ok(_))),
+        "the old authority got one in"
+    );
 }
 
 #[tokio::test]

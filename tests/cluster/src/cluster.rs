@@ -18,6 +18,7 @@ use crate::binary::evermint;
 use crate::config::{self, Options};
 use crate::ports::free_port;
 use crate::process::{Process, tail};
+use crate::tap::Tap;
 use crate::wait::{eventually, say};
 
 /// How long a cluster may take to be there: elections, joins, a loaded machine.
@@ -54,6 +55,7 @@ pub struct Replica {
     pub join_token: PathBuf,
     pub(crate) config: PathBuf,
     log: PathBuf,
+    tap: Option<Tap>,
     process: Option<Process>,
 }
 
@@ -65,7 +67,9 @@ impl Cluster {
         let dir = TempDir::with_prefix("evermint-cluster-").expect("a temporary directory");
         let logs = dir.path().join("logs");
         std::fs::create_dir(&logs).expect("a directory for the logs");
-        let replicas: Vec<_> = (0..options.replicas)
+        let tapped = dir.path().join("tapped");
+        std::fs::create_dir(&tapped).expect("a directory for what is tapped");
+        let mut replicas: Vec<_> = (0..options.replicas)
             .map(|n| Replica {
                 api_port: free_port(),
                 peer_port: free_port(),
@@ -73,9 +77,15 @@ impl Cluster {
                 join_token: dir.path().join(format!("replica-{n}.join")),
                 config: dir.path().join(format!("replica-{n}.toml")),
                 log: logs.join(format!("replica-{n}.log")),
+                tap: None,
                 process: None,
             })
             .collect();
+        if options.tapped {
+            for replica in &mut replicas {
+                replica.tap = Some(Tap::before(replica.peer_port, &tapped).await);
+            }
+        }
         config::write_kek(dir.path(), binary);
         for replica in &replicas {
             config::write(&options, dir.path(), replica, &replicas);
@@ -141,6 +151,11 @@ impl Cluster {
     /// The directory of what its replicas say.
     pub fn logs(&self) -> PathBuf {
         self.root().join("logs")
+    }
+
+    /// The directory of what its replicas said to each other, if that was to be written down.
+    pub fn tapped(&self) -> PathBuf {
+        self.root().join("tapped")
     }
 
     /// The file of the key-encryption key.
@@ -324,6 +339,11 @@ impl Cluster {
 }
 
 impl Replica {
+    /// Where other replicas knock.
+    pub(crate) fn peer_door(&self) -> u16 {
+        self.tap.as_ref().map_or(self.peer_port, |tap| tap.port)
+    }
+
     /// How much its mint journal holds, in bytes: 0 if no mint of it is open. An entry grows when
     /// the answer of its mint is added.
     pub fn journalled(&self) -> u64 {

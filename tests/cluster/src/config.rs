@@ -25,6 +25,8 @@ pub struct Options {
     /// Replicas know each other by certificates that the cluster signs itself, for so long, and join
     /// by tokens; `None` leaves them in plain text.
     pub certificates: Option<Duration>,
+    /// What replicas say to each other is written down.
+    pub tapped: bool,
     /// What is logged.
     pub log: &'static str,
 }
@@ -39,6 +41,7 @@ impl Default for Options {
             max_staleness: Duration::from_secs(60),
             snapshot_after: 500,
             certificates: None,
+            tapped: false,
             log: "info,evermint_actors=debug,evermint_replica=debug",
         }
     }
@@ -85,7 +88,7 @@ pub(crate) fn write(options: &Options, dir: &Path, replica: &Replica, all: &[Rep
         .filter(|other| other.peer_port != replica.peer_port)
         // Who founds a cluster that others join by tokens waits for nobody.
         .filter(|_| options.certificates.is_none() || !is_first)
-        .map(|other| format!("\"127.0.0.1:{}\"", other.peer_port))
+        .map(|other| format!("\"127.0.0.1:{}\"", other.peer_door()))
         .collect();
     let millis = |time: Duration| format!("\"{}ms\"", time.as_millis());
     let (peer_tls, join) = match options.certificates {
@@ -109,6 +112,7 @@ listen = "127.0.0.1:{api}"
 
 [peer]
 listen = "127.0.0.1:{peer}"
+advertise = "127.0.0.1:{peer_door}"
 {peer_tls}
 
 [kek]
@@ -147,6 +151,7 @@ filter = "{log}"
         max_staleness = millis(options.max_staleness),
         api = replica.api_port,
         peer = replica.peer_port,
+        peer_door = replica.peer_door(),
         kek = kek(dir).display(),
         snapshot_after = options.snapshot_after,
         snapshot_keep = options.snapshot_after / 10,

@@ -26,6 +26,7 @@ mod openshell;
 mod ports;
 mod process;
 mod sandbox;
+mod tap;
 mod wait;
 
 pub use admin::Admin;

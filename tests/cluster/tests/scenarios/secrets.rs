@@ -18,6 +18,20 @@ const STATIC_VALUE: &str = "canary-static-value-4c2ae81f63";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_left_on_disk_or_in_a_log() {
+    let seen = leaves_nothing(None, 5).await;
+    // Between replicas names travel in the clear here, and so would a secret.
+    assert!(seen, "what replicas say to each other was not seen");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_replicas_with_certificates_not_even_names_are_seen() {
+    let seen = leaves_nothing(Some(Duration::from_secs(3_600)), 1).await;
+    assert!(!seen, "a credential's name was seen between replicas");
+}
+
+/// Lets a cluster work that says all that it can, and searches what is left of it, and what was
+/// tapped between its replicas. Whether a credential's name was seen there.
+async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
     let idp = Idp::built_in(Duration::from_secs(60)).await;
     let client = Client::new(CLIENT)
         .secret(CLIENT_SECRET)
@@ -26,6 +40,8 @@ async fn no_secret_is_left_on_disk_or_in_a_log() {
     let mut cluster = Cluster::start(Options {
         log: "trace",
         snapshot_after: 20,
+        certificates,
+        tapped: true,
         ..Options::default()
     })
     .await;
@@ -51,7 +67,7 @@ async fn no_secret_is_left_on_disk_or_in_a_log() {
 
     // A few mints, one that fails in passing, a kill, an orderly end, and one that fails for good.
     let mut generation = credential.minted_after(&admin, 0).await;
-    for round in 0..5 {
+    for round in 0..rounds {
         if round == 2 {
             idp.fault(Fault::once(CLIENT, Mode::status(503))).await;
         }
@@ -84,6 +100,7 @@ async fn no_secret_is_left_on_disk_or_in_a_log() {
     }
 
     let mut found = canary.search(&cluster.logs());
+    found.extend(canary.search(&cluster.tapped()));
     for n in 0..cluster.len() {
         found.extend(canary.search(&cluster.replica(n).data_dir));
     }
@@ -95,6 +112,9 @@ async fn no_secret_is_left_on_disk_or_in_a_log() {
         assert!(!control.search(&cluster.replica(n).data_dir).is_empty());
     }
     assert!(!control.search(&cluster.logs()).is_empty());
+    let files = std::fs::read_dir(cluster.tapped()).expect("a directory");
+    assert!(files.count() > 2, "nothing was tapped");
+    !control.search(&cluster.tapped()).is_empty()
 }
 
 async fn create_static(cluster: &Cluster) {
