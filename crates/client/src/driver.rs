@@ -174,7 +174,8 @@ impl Driver {
         }
     }
 
-    /// Follows a stream to its end, which a failure is; or until the preferred endpoint serves.
+    /// Follows a stream to its end, which a failure is, unless its token has come to its own; or until
+    /// the preferred endpoint serves.
     async fn follow(
         &mut self,
         target: Target,
@@ -200,6 +201,8 @@ impl Driver {
                 Err(failure) if matches!(failure.kind, Kind::Silent(_)) => {
                     return Some(Failure::silent(silence));
                 }
+                // The token of now opens the next one, or is refused.
+                Err(failure) if failure.kind.is_end_of_token() => return None,
                 Err(failure) => return Some(failure),
             };
             heard = Instant::now();

@@ -12,6 +12,8 @@ pub(crate) const REASON: &str = "evermint-reason";
 /// The metadata key of the time after which to ask again
 /// ([gRFC A6](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)).
 pub(crate) const RETRY: &str = "grpc-retry-pushback-ms";
+/// The gateway's reason for a token that has come to its end.
+const TOKEN_EXPIRED: &str = "token-expired";
 /// Longest time to which a server can send a client away.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -107,6 +109,19 @@ impl Failure {
             Self::of_call(status)
         } else {
             Self::cut(format!("{:?}: {}", status.code(), status.message()))
+        }
+    }
+}
+
+impl Kind {
+    /// Whether a stream was ended with the token that opened it. Another one may be held by now.
+    pub(crate) fn is_end_of_token(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                refusal.code == Code::Unauthenticated
+                    && refusal.reason.as_deref() == Some(TOKEN_EXPIRED)
+            }
+            Self::Passing(_) | Self::NoSandbox(_) | Self::Cut(_) | Self::Silent(_) => false,
         }
     }
 }

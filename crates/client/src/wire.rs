@@ -140,7 +140,7 @@ impl Wire {
         };
         let name = ServerName::try_from(name).map_err(Failure::passing)?;
         let ca = self.ca.as_ref().map(AsRef::as_ref);
-        let configs = evermint_tls::trusting(ca).map_err(Failure::passing)?;
+        let configs = evermint_tls::trusting(ca, None).map_err(Failure::passing)?;
         Ok(endpoint.connect_with_connector_lazy(Connector::new(configs, name)))
     }
 }
@@ -168,7 +168,7 @@ pub(crate) async fn authenticated<T>(
 
 /// Whether `ca` can be used: found out when the client is built, not when it connects.
 pub(crate) fn check_ca(ca: &Certificate) -> Result<(), String> {
-    match evermint_tls::trusting(Some(ca.as_ref())) {
+    match evermint_tls::trusting(Some(ca.as_ref()), None) {
         Ok(_) => Ok(()),
         Err(evermint_tls::Error::Authorities(problem)) => Err(problem),
         Err(error) => Err(error.to_string()),

@@ -170,6 +170,38 @@ async fn a_refused_token_is_told_and_a_renewed_one_is_used() {
     assert_eq!(value(&client.snapshot()).as_deref(), Some("one"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_with_its_token_is_opened_anew_with_the_next_one() {
+    let clock = Hand::new();
+    let replica = Replica::start(&clock, bundle(7, "one"));
+    let renewed = Arc::new(AtomicBool::new(false));
+    let source = {
+        let renewed = Arc::clone(&renewed);
+        move || {
+            let is_new = renewed.load(Ordering::SeqCst);
+            Ok(Secret::from(if is_new { "new" } else { "old" }))
+        }
+    };
+    let (client, mut changes) = ready(builder(&clock, &[&replica]).token_source(source)).await;
+    until_counted(&client, |m| m.streams_begun > 0).await;
+    renewed.store(true, Ordering::SeqCst);
+    let before = replica.asked().len();
+    replica.mood(Mood::Ended("old"));
+    replica
+        .until_asked(|all| all[before..].iter().any(|a| a.stream))
+        .await;
+    // At once, and by nothing but another stream: nobody was left, and nobody refused.
+    let next = &replica.asked()[before];
+    assert_eq!((next.stream, &*next.authorization), (true, "Bearer new"));
+    replica.serve(bundle(8, "two"));
+    until_value(&client, &mut changes, "two").await;
+    assert_eq!(client.metrics().refusals, 0);
+
+    // Without another token it is a refusal like any other.
+    replica.mood(Mood::Ended("new"));
+    until_counted(&client, |m| m.refusals > 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_never_see_half_an_update_nor_an_older_one() {
     const LAST: u64 = 300;

@@ -75,7 +75,8 @@ pub struct ClientArgs {
         value_name = "FORMAT"
     )]
     output: Format,
-    /// File with the admin token: what operators show to gateways, and what `serve` checks.
+    /// File with the admin token, or one of an OpenID provider: what operators show to gateways. It is
+    /// read for each call. `serve` checks admin tokens by it.
     #[arg(
         long,
         global = true,
@@ -86,6 +87,24 @@ pub struct ClientArgs {
     /// Certificate authority of the gateways in PEM; the system's own if not given.
     #[arg(long, global = true, env = "EVERMINT_TLS_CA", value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// Certificate in PEM by which gateways know an operator, where they ask for one.
+    #[arg(
+        long,
+        global = true,
+        env = "EVERMINT_CLIENT_CERT",
+        requires = "client_key",
+        value_name = "FILE"
+    )]
+    client_cert: Option<PathBuf>,
+    /// Its private key in PEM.
+    #[arg(
+        long,
+        global = true,
+        env = "EVERMINT_CLIENT_KEY",
+        requires = "client_cert",
+        value_name = "FILE"
+    )]
+    client_key: Option<PathBuf>,
     /// Time for one call.
     #[arg(
         long,
@@ -147,6 +166,7 @@ impl ClientArgs {
             urls: self.gateway.clone(),
             admin_token_file: self.admin_token_file.clone(),
             tls_ca: self.tls_ca.clone(),
+            client_certificate: self.client_cert.clone().zip(self.client_key.clone()),
             timeout: self.deadline.get(),
         }
     }

@@ -1,12 +1,14 @@
 //! Talking to the cluster: several gateways, one after the other until one answers.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use evermint_tls::Connector;
 use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -27,7 +29,8 @@ pub type Wire = InterceptedService<Channel, Bearer>;
 /// The gateways of one cluster.
 pub struct Gateways {
     endpoints: Vec<Gateway>,
-    bearer: Bearer,
+    /// The file with the token that is shown. It is read for each call: somebody may keep it fresh.
+    token_file: Option<PathBuf>,
     /// Which answered last.
     current: AtomicUsize,
 }
@@ -47,6 +50,8 @@ pub struct Access {
     pub admin_token_file: Option<PathBuf>,
     /// The file with the certificate authority of the gateways, in PEM.
     pub tls_ca: Option<PathBuf>,
+    /// The files with the certificate that is shown to gateways, and its private key, in PEM.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Time for one call.
     pub timeout: Duration,
 }
@@ -67,6 +72,10 @@ impl Interceptor for Bearer {
 }
 
 impl Bearer {
+    fn of(path: Option<&Path>) -> Result<Self> {
+        path.map_or(Ok(Self(None)), Self::from_file)
+    }
+
     fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the admin token from {}", path.display()))?;
@@ -97,15 +106,22 @@ impl Gateways {
     /// A usage error for a URL that is none, or for an admin token over plain HTTP to another
     /// machine; a failure for a file that cannot be read.
     pub fn new(access: &Access) -> Result<Self> {
-        let bearer = match &access.admin_token_file {
-            Some(path) => Bearer::from_file(path)?,
-            None => Bearer(None),
-        };
+        let bearer = Bearer::of(access.admin_token_file.as_deref())?;
+        let identity = access
+            .client_certificate
+            .as_ref()
+            .map(identity)
+            .transpose()?;
         let endpoints = access
             .urls
             .iter()
             .map(|url| {
-                let gateway = gateway(url, access)?;
+                let gateway = gateway(url, access, identity.as_ref())?;
+                if identity.is_some() && gateway.tls.is_none() {
+                    return Err(usage(format!(
+                        "a client certificate is not shown to {url}: use https"
+                    )));
+                }
                 if bearer.0.is_some() && !is_private(&gateway) {
                     return Err(usage(format!(
                         "the admin token is not sent to {url} in clear text: use https"
@@ -119,7 +135,7 @@ impl Gateways {
         }
         Ok(Self {
             endpoints,
-            bearer,
+            token_file: access.admin_token_file.clone(),
             current: AtomicUsize::new(0),
         })
     }
@@ -191,7 +207,9 @@ impl Gateways {
         };
         let channel =
             channel.map_err(|error| Miss::NotDone(Status::unavailable(causes(&error))))?;
-        let wire = InterceptedService::new(channel, self.bearer.clone());
+        let bearer = Bearer::of(self.token_file.as_deref());
+        let bearer = bearer.map_err(|e| Miss::Final(Status::unauthenticated(e.to_string())))?;
+        let wire = InterceptedService::new(channel, bearer);
         match call(wire).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => {
@@ -211,7 +229,18 @@ impl Gateways {
     }
 }
 
-fn gateway(url: &str, access: &Access) -> Result<Gateway> {
+/// A certificate and its key, which go together.
+fn identity((certificate, key): &(PathBuf, PathBuf)) -> Result<Arc<CertifiedKey>> {
+    let files = evermint_tls::Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        ca: None,
+    };
+    let material = files.read().context("cannot use the client certificate")?;
+    Ok(material.identity)
+}
+
+fn gateway(url: &str, access: &Access, identity: Option<&Arc<CertifiedKey>>) -> Result<Gateway> {
     let wrong = || {
         usage(format!(
             "{url:?} is no gateway: expected http://HOST:PORT or https://HOST:PORT"
@@ -225,7 +254,7 @@ fn gateway(url: &str, access: &Access) -> Result<Gateway> {
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
             let ca = access.tls_ca.as_deref().map(read_ca).transpose()?;
-            let configs = evermint_tls::trusting(ca.as_deref())
+            let configs = evermint_tls::trusting(ca.as_deref(), identity.cloned())
                 .with_context(|| format!("cannot set up TLS for {url}"))?;
             // TLS is the connector's concern, whose channels are plain to tonic.
             let port = uri.port_u16().unwrap_or(443);
@@ -341,7 +370,7 @@ pub fn explain(url: &str, status: &Status) -> anyhow::Error {
         (_, "outcome-unknown" | "done-elsewhere") => "look what is there before you repeat it",
         (Code::InvalidArgument, _) => "correct what is named; --help says what is expected",
         (Code::Unauthenticated, _) => {
-            "give the admin token with --admin-token-file or EVERMINT_ADMIN_TOKEN_FILE"
+            "give a token that is good with --admin-token-file, or a certificate with --client-cert and --client-key"
         }
         (Code::PermissionDenied, _) => "use a token that is allowed to do this",
         (Code::Unavailable | Code::Unknown, _) => {
@@ -389,6 +418,7 @@ mod tests {
             urls: vec![url.to_owned()],
             admin_token_file: None,
             tls_ca: None,
+            client_certificate: None,
             timeout: Duration::from_secs(1),
         }
     }

@@ -394,6 +394,12 @@ settings! {
     /// Calls of one sandbox or operator at once.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     value limit_calls_burst: u32 = 2_000;
+    /// Tokens from one address that are no good and are forgiven in a minute.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_failed_logins_per_minute: u32 = 60;
+    /// Tokens from one address that are no good; with more its tokens are looked at one at a time.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    value limit_failed_logins_burst: u32 = 100;
     /// Providers of a workspace.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     value limit_providers: usize = 20_000;

@@ -32,6 +32,10 @@ pub struct Bounds {
     pub calls_per_second: u32,
     /// Calls of one caller at once.
     pub calls_burst: u32,
+    /// Failed logins from one address that run off in a minute.
+    pub failed_logins_per_minute: u32,
+    /// Failed logins from one address after which its tokens are looked at one at a time.
+    pub failed_logins_burst: u32,
     /// Providers of a workspace.
     pub providers: usize,
     /// Credentials of a workspace.
@@ -60,6 +64,8 @@ impl Default for Bounds {
             errors: 256,
             calls_per_second: 1_000,
             calls_burst: 2_000,
+            failed_logins_per_minute: 60,
+            failed_logins_burst: 100,
             providers: 20_000,
             credentials: 100_000,
             routes: 1_000,

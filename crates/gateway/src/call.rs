@@ -94,7 +94,10 @@ async fn answer(around: &Around, request: Request, next: Next) -> Response {
 /// What a call shows of its caller.
 fn shown(request: &Request) -> Shown {
     let connection = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    let plain = || request.extensions().get::<TcpConnectInfo>();
+    let address = connection.map(TlsConnectInfo::get_ref).or_else(plain);
     Shown {
+        address: address.and_then(|tcp| Some(tcp.remote_addr()?.ip())),
         authorization: request.headers().get(header::AUTHORIZATION).cloned(),
         certificates: connection.and_then(TlsConnectInfo::peer_certs),
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -11,10 +12,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::HeaderValue;
 use evermint_core::id::SandboxId;
 use evermint_core::secret::Secret;
-use tonic::Status;
+use evermint_core::state::State;
+use evermint_core::time::UnixMs;
 use tonic::transport::CertificateDer;
+use tonic::{Code, Status};
 
 use crate::access::{Method, Place, Roles, Who};
+use crate::doorway::network;
+use crate::logins::TooMany;
 use crate::oidc::Verifier;
 use crate::roles::RoleRule;
 use crate::shared::Shared;
@@ -44,6 +49,34 @@ pub struct Operator {
     pub roles: Roles,
     /// The scopes of its token, where they count.
     pub scopes: Option<BTreeSet<String>>,
+    /// When its token or certificate ends; never for the admin token.
+    pub until: Option<UnixMs>,
+}
+
+impl Caller {
+    /// Whether what the caller showed is still good. A stream asks again and again, so that none
+    /// outlives the token or certificate that opened it.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`.
+    pub(crate) fn check(&self, state: &State, now: UnixMs) -> Result<(), Status> {
+        match self {
+            Self::Sandbox(pass) => pass.check(state, now).map_err(status::spent),
+            Self::Operator(_) if self.until().is_some_and(|until| until <= now) => {
+                Err(status::spent(Spent::Expired))
+            }
+            Self::Operator(_) | Self::Anyone => Ok(()),
+        }
+    }
+
+    /// When what the caller showed ends.
+    pub(crate) fn until(&self) -> Option<UnixMs> {
+        match self {
+            Self::Sandbox(pass) => Some(pass.until()),
+            Self::Operator(operator) => operator.until,
+            Self::Anyone => None,
+        }
+    }
 }
 
 /// How an operator shows who it is.
@@ -85,6 +118,8 @@ pub(crate) struct Shown {
     pub(crate) authorization: Option<HeaderValue>,
     /// The certificates of its connection, which TLS has checked; the caller's own is the first.
     pub(crate) certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
+    /// Where the connection is from.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// The ways in which operators may show who they are. Without any, whoever reaches the replica
@@ -120,9 +155,33 @@ impl Door {
         if method.who == Who::Anyone {
             return Ok(Caller::Anyone);
         }
-        let caller = self.identify(method, shown).await?;
+        let caller = self.login(method, shown).await?;
         access::check(method, &caller)?;
         Ok(caller)
+    }
+
+    /// Identifies the caller when it is the turn of its address.
+    async fn login(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
+        let Some(address) = shown.address.filter(|_| shown.authorization.is_some()) else {
+            return self.identify(method, shown).await;
+        };
+        let address = network(address);
+        let logins = &self.shared.logins;
+        let look = logins.turn(address).await;
+        let look = look.map_err(|TooMany| status::too_many_logins())?;
+        let identified = self.identify(method, shown).await;
+        // Whom another gateway may know, that one judges.
+        let is_anothers = |refused: &Status| {
+            let passes_on = self.shared.passage.is_some() && method.is_for_openshell_sandboxes();
+            passes_on && status::is_stranger(refused)
+        };
+        if let Err(refused) = &identified
+            && refused.code() == Code::Unauthenticated
+            && !is_anothers(refused)
+        {
+            logins.failed(address, look).await;
+        }
+        identified
     }
 
     /// A token counts for more than the certificate of the connection that it came by, and one
@@ -146,6 +205,7 @@ impl Door {
                 way: Way::AdminToken,
                 roles: Roles::admin(),
                 scopes: None,
+                until: None,
             })));
         }
         if self.ways.is_none() && !token::looks_like_one(token) {
@@ -175,9 +235,16 @@ impl Door {
     fn by_certificate(&self, certificate: Option<&[u8]>) -> Result<Caller, Status> {
         match (&self.ways.certificates, certificate) {
             _ if self.ways.is_none() => Ok(Caller::Anyone),
-            (Some(rules), Some(der)) => certificate::operator(der, rules)
-                .map(|operator| Caller::Operator(Arc::new(operator)))
-                .ok_or_else(|| status::unauthenticated("the client certificate names nobody")),
+            (Some(rules), Some(der)) => {
+                let operator = certificate::operator(der, rules).ok_or_else(|| {
+                    status::unauthenticated("the client certificate names nobody")
+                })?;
+                let caller = Caller::Operator(Arc::new(operator));
+                // TLS looked when the connection came about, perhaps long ago.
+                let now = self.shared.ports.view.now();
+                caller.check(&self.shared.state(), now)?;
+                Ok(caller)
+            }
             (_, _) => Err(status::unauthenticated("missing authorization header")),
         }
     }

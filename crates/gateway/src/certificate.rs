@@ -1,5 +1,6 @@
 //! Operators by client certificate: what a certificate, which TLS has checked, says of its bearer.
 
+use evermint_core::time::UnixMs;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -9,18 +10,19 @@ use crate::roles::RoleRule;
 
 /// The operator whom `der` names: `None` if it names nobody.
 pub(crate) fn operator(der: &[u8], rules: &[RoleRule]) -> Option<Operator> {
-    let names = names(der)?;
+    let (names, until) = read(der)?;
     Some(Operator {
         subject: names.first()?.clone(),
         way: Way::Certificate,
         roles: Roles::granted(rules, &names),
         scopes: None,
+        until: Some(until),
     })
 }
 
 /// What a certificate calls its bearer, each with its kind before it: `uri:`, `dns:` and `email:`
-/// from the subject alternative name, `cn:`, `ou:` and `o:` from the subject.
-fn names(der: &[u8]) -> Option<Vec<String>> {
+/// from the subject alternative name, `cn:`, `ou:` and `o:` from the subject; and its end.
+fn read(der: &[u8]) -> Option<(Vec<String>, UnixMs)> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     if !rest.is_empty() {
         return None;
@@ -51,5 +53,8 @@ fn names(der: &[u8]) -> Option<Vec<String>> {
     for attribute in subject.iter_organization() {
         names.push(told("o", attribute.as_str().ok()?));
     }
-    Some(names)
+    let end = certificate.validity().not_after.timestamp();
+    // It is good in its last second, too (RFC 5280 §4.1.2.5).
+    let end = u64::try_from(end).ok()?.saturating_add(1);
+    Some((names, UnixMs(end.saturating_mul(1_000))))
 }

@@ -126,7 +126,7 @@ impl Drop for Place {
 }
 
 /// Whose connections are counted together: an IPv4 address; of IPv6, what one host is given.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

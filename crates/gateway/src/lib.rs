@@ -23,6 +23,7 @@ mod fence;
 mod fuzz;
 mod health;
 mod jwks;
+mod logins;
 mod methods;
 mod names;
 mod oidc;

@@ -88,8 +88,8 @@ impl Verifier {
         let mut rules = self.rules.clone();
         rules.algorithms = vec![header.alg];
         let claims = decode(token, &key.key, &rules).ok_or_else(invalid)?;
-        self.in_time(&claims, now)?;
-        self.judged(&claims).ok_or_else(invalid)
+        let until = self.in_time(&claims, now)?;
+        self.judged(&claims, until).ok_or_else(invalid)
     }
 
     /// Whether an unread token says that it is from our provider.
@@ -100,25 +100,31 @@ impl Verifier {
         })
     }
 
-    fn in_time(&self, claims: &Map<String, Value>, now: UnixMs) -> Result<(), Status> {
+    /// When the time of a token is over.
+    fn in_time(&self, claims: &Map<String, Value>, now: UnixMs) -> Result<UnixMs, Status> {
         // NumericDate, which may have a fraction (RFC 7519 §2).
         let at = |name: &str| claims.get(name).and_then(Value::as_f64);
         #[allow(clippy::cast_precision_loss, reason = "seconds are far below 2^53")]
-        let (now, leeway) = (now.0 as f64 / 1_000.0, self.oidc.leeway.as_secs_f64());
-        let ended = at("exp").is_none_or(|exp| now >= exp + leeway);
-        if ended {
+        let (now_secs, leeway) = (now.0 as f64 / 1_000.0, self.oidc.leeway.as_secs_f64());
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast saturates, and what is no number is 0"
+        )]
+        let until = UnixMs(at("exp").map_or(0, |exp| ((exp + leeway) * 1_000.0) as u64));
+        if until <= now {
             return Err(status::spent(crate::token::Spent::Expired));
         }
         match claims.get("nbf") {
-            Some(nbf) if nbf.as_f64().is_none_or(|nbf| now + leeway < nbf) => {
+            Some(nbf) if nbf.as_f64().is_none_or(|nbf| now_secs + leeway < nbf) => {
                 Err(status::unauthenticated("the token is not good yet"))
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(until),
         }
     }
 
     /// What the claims of a good token mean.
-    fn judged(&self, claims: &Map<String, Value>) -> Option<Operator> {
+    fn judged(&self, claims: &Map<String, Value>, until: UnixMs) -> Option<Operator> {
         let subject = claims.get("sub")?.as_str()?.to_owned();
         let values = words(claim(claims, &self.oidc.roles_claim), false);
         let scopes = self.oidc.scopes_claim.as_ref().map(|path| {
@@ -130,6 +136,7 @@ impl Verifier {
             way: Way::Oidc,
             roles: Roles::granted(&self.oidc.roles, &values),
             scopes,
+            until: Some(until),
         })
     }
 }

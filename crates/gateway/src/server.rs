@@ -30,6 +30,7 @@ use crate::call::{self, Around};
 use crate::caller::{AdminToken, Door, Ways};
 use crate::doorway::Doorway;
 use crate::fence::Fence;
+use crate::logins::Logins;
 use crate::oidc::{Oidc, Verifier};
 use crate::openshell::{self, Face};
 use crate::others::Others;
@@ -197,6 +198,7 @@ pub async fn serve(
         trials: Semaphore::new(TRIALS_MAX),
         limits: config.limits,
         rates: Rates::new(&bounds),
+        logins: Logins::new(&bounds),
         bounds,
         shutdown: shutdown.clone(),
     });

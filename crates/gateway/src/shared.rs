@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 
 use crate::bounds::Bounds;
 use crate::fence::Fence;
+use crate::logins::Logins;
 use crate::others::Others;
 use crate::passthrough::Passage;
 use crate::port::{ClusterControl, RefreshPolicy, Web};
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     pub(crate) rates: Rates,
+    pub(crate) logins: Logins,
     pub(crate) views: Arc<Views>,
     /// For readers that do not say what they have seen.
     pub(crate) fence: Arc<Fence>,

@@ -33,6 +33,8 @@ const RETRY_ELSEWHERE: Duration = Duration::from_millis(50);
 
 /// After how long to ask again when an OpenID provider was not reached.
 const RETRY_PROVIDER: Duration = crate::jwks::PAUSE;
+/// The time after which a login is tried again that found no room.
+const RETRY_LOGIN: Duration = Duration::from_secs(1);
 
 /// Most problems that one status tells; they have to fit into HTTP headers.
 const PROBLEMS_MAX: usize = 16;
@@ -189,6 +191,16 @@ pub(crate) fn too_fast(wait: Duration) -> Status {
     status.metadata_mut().insert(REASON, reason);
     // Rounded up: who comes back at that time is let in.
     retry_after(status, wait + Duration::from_millis(1))
+}
+
+/// Too many who wait already have their tokens looked at.
+pub(crate) fn too_many_logins() -> Status {
+    let status = new(
+        Code::ResourceExhausted,
+        "too-many-logins",
+        "too many failed logins from this address; wait before the next one",
+    );
+    retry_after(status, RETRY_LOGIN)
 }
 
 /// A workspace that holds as much as it may.

@@ -152,9 +152,14 @@ impl Pass {
             Some(_) | None => Err(Spent::Unknown),
         }
     }
+
+    /// When its time is over.
+    pub(crate) fn until(&self) -> UnixMs {
+        self.until
+    }
 }
 
-/// Why a token that was signed here is not good.
+/// Why a token or a certificate that was good is so no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Spent {
     /// Its time is over.

@@ -89,12 +89,15 @@ pub fn client_config(
     Ok(config)
 }
 
-/// For a client that shows no certificate, and trusts the authorities of this PEM text alone, or
-/// without one those that the system trusts.
+/// For a client that trusts the authorities of this PEM text alone, or without one those that the
+/// system trusts, and shows a certificate if it has one.
 ///
 /// # Errors
 /// [`Error::Authorities`] if there is none.
-pub fn trusting(pem: Option<&[u8]>) -> Result<ClientConfigs, Error> {
+pub fn trusting(
+    pem: Option<&[u8]>,
+    identity: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfigs, Error> {
     let mut roots = RootCertStore::empty();
     let unusable = |e: &dyn std::fmt::Display| Error::Authorities(e.to_string());
     match pem {
@@ -116,7 +119,7 @@ pub fn trusting(pem: Option<&[u8]>) -> Result<ClientConfigs, Error> {
     }
     let servers = WebPkiServerVerifier::builder_with_provider(roots.into(), provider());
     let servers = servers.build().map_err(|e| unusable(&e))?;
-    let config = client_config(servers, None)?;
+    let config = client_config(servers, identity)?;
     // A channel whose sender is gone keeps its value.
     Ok(watch::channel(Arc::new(config)).1)
 }

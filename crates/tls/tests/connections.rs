@@ -170,5 +170,5 @@ fn files_that_cannot_be_used_are_named() {
         let error = files.read().err().expect(told).to_string();
         assert!(error.contains(told), "{error}");
     }
-    assert!(trusting(Some(b"not in PEM")).is_err());
+    assert!(trusting(Some(b"not in PEM"), None).is_err());
 }

@@ -75,6 +75,8 @@ pub enum Mood {
     Refuses(Code, &'static str),
     /// Wants this token.
     Wants(&'static str),
+    /// This token has come to its end.
+    Ended(&'static str),
 }
 
 /// What a replica was asked.
@@ -254,6 +256,9 @@ impl Service {
             Mood::Wants(token) if given != format!("Bearer {token}") => {
                 return Err(spoken(Code::Unauthenticated, "unauthenticated"));
             }
+            Mood::Ended(token) if given == format!("Bearer {token}") => {
+                return Err(spoken(Code::Unauthenticated, "token-expired"));
+            }
             _ => {}
         }
         let Some(bundle) = &state.bundle else {
@@ -345,8 +350,10 @@ impl Bundles for Service {
             known_revision: request.known_revision.clone(),
             authorization: authorization(&metadata),
         };
+        let authorization = asked.authorization.clone();
         self.admit(asked).await?;
         let mut watching = Watching {
+            authorization,
             service: self.clone(),
             state: self.state.clone(),
             held: request.known_revision,
@@ -408,6 +415,7 @@ impl SandboxTokens for Service {
 }
 
 struct Watching {
+    authorization: String,
     service: Service,
     state: watch::Receiver<State>,
     held: String,
@@ -427,6 +435,9 @@ impl Watching {
                 Mood::Mute if self.said > 0 => futures::future::pending().await,
                 Mood::CutsStreams if self.said > 0 => return Err(None),
                 Mood::Refuses(code, reason) => return Err(Some(spoken(*code, reason))),
+                Mood::Ended(token) if self.authorization == format!("Bearer {token}") => {
+                    return Err(Some(spoken(Code::Unauthenticated, "token-expired")));
+                }
                 _ => {}
             }
             let Some(bundle) = &state.bundle else {

@@ -410,6 +410,8 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
     };
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut followed: Option<Instant> = None;
+    // The token that opened the stream has come to its end, and the file holds the next one, perhaps.
+    let mut spent = false;
     loop {
         let opened = client
             .gateways
@@ -417,6 +419,7 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
             .await;
         let mut stream = match (opened, followed) {
             (Ok(stream), _) => stream,
+            (Err(error), _) if spent => return Err(error),
             // A bundle that was followed is worth some patience: a cluster may be starting again.
             (Err(error), Some(at)) if at.elapsed() < PATIENCE => {
                 note(&format!("{error:#}; trying again"));
@@ -425,6 +428,8 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
             }
             (Err(error), _) => return Err(error),
         };
+        spent = false;
+        let mut heard = false;
         let url = client.gateways.first().to_owned();
         let ended = loop {
             let answer = match stream.message().await {
@@ -433,6 +438,7 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
                 Err(status) => break Some(status),
             };
             followed = Some(Instant::now());
+            heard = true;
             request.min_generation = request.min_generation.max(answer.generation);
             let Some(bundle) = answer.bundle else {
                 continue;
@@ -451,6 +457,10 @@ async fn watch(args: WatchArgs, client: &Client) -> Result<()> {
             }
         };
         match ended {
+            Some(status) if status.code() == Code::Unauthenticated && heard => {
+                spent = true;
+                continue;
+            }
             // Gone for good.
             Some(status)
                 if matches!(

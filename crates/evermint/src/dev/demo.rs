@@ -69,6 +69,7 @@ impl Demo {
             urls: urls.to_vec(),
             admin_token_file: None,
             tls_ca: None,
+            client_certificate: None,
             timeout: Duration::from_secs(30),
         })?;
         for account in &ACCOUNTS {

@@ -245,6 +245,8 @@ fn bounds(settings: &Settings) -> Bounds {
         errors: settings.limit_errors,
         calls_per_second: settings.limit_calls_per_second,
         calls_burst: settings.limit_calls_burst,
+        failed_logins_per_minute: settings.limit_failed_logins_per_minute,
+        failed_logins_burst: settings.limit_failed_logins_burst,
         providers: settings.limit_providers,
         credentials: settings.limit_credentials,
         routes: settings.limit_routes,

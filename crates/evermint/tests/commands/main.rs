@@ -8,6 +8,7 @@ mod endpoints;
 mod errors;
 mod expiry;
 mod found;
+mod identity;
 mod output;
 mod readme;
 mod refresh;

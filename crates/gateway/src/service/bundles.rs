@@ -34,7 +34,7 @@ impl Bundles for Services {
         &self,
         request: Request<v1::GetBundleRequest>,
     ) -> Result<Response<ready::GetBundleResponse>, Status> {
-        let pass = pass(&request);
+        let pass = pass(&caller(&request));
         let request = request.into_inner();
         let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
         if request.consistent {
@@ -67,7 +67,7 @@ impl Bundles for Services {
         &self,
         request: Request<v1::ReportTokenRequest>,
     ) -> Result<Response<v1::ReportTokenResponse>, Status> {
-        let pass = pass(&request);
+        let pass = pass(&caller(&request));
         let request = request.into_inner();
         let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
         let mut rim = Rim::default();
@@ -123,16 +123,16 @@ impl Bundles for Services {
         &self,
         request: Request<v1::WatchBundleRequest>,
     ) -> Result<Response<BundleStream>, Status> {
-        let pass = pass(&request);
+        let caller = caller(&request);
         let request = request.into_inner();
-        let sandbox = Reader::parse(pass, &request.sandbox, &request.workspace)?;
+        let sandbox = Reader::parse(pass(&caller), &request.sandbox, &request.workspace)?;
         self.admit(Position(request.min_generation)).await?;
         let id = sandbox.find(self)?;
         let watch = self.views.watch(id).ok_or_else(|| sandbox.unknown())?;
         let watching = Watching {
             services: self.clone(),
             id,
-            pass,
+            caller,
             watch,
             held: Held::Revision(request.known_revision),
             next_beat: Instant::now(),
@@ -192,11 +192,16 @@ impl Services {
 pub(crate) type BundleStream =
     Pin<Box<dyn Stream<Item = Result<ready::WatchBundleResponse, Status>> + Send>>;
 
+fn caller<T>(request: &Request<T>) -> Caller {
+    let caller = request.extensions().get::<Caller>();
+    caller.cloned().unwrap_or(Caller::Anyone)
+}
+
 /// The token that the caller showed, if it is a sandbox.
-fn pass<T>(request: &Request<T>) -> Option<Pass> {
-    match request.extensions().get::<Caller>() {
-        Some(Caller::Sandbox(pass)) => Some(*pass),
-        Some(Caller::Operator(_) | Caller::Anyone) | None => None,
+fn pass(caller: &Caller) -> Option<Pass> {
+    match caller {
+        Caller::Sandbox(pass) => Some(*pass),
+        Caller::Operator(_) | Caller::Anyone => None,
     }
 }
 
@@ -249,8 +254,8 @@ impl Reader {
 struct Watching {
     services: Services,
     id: SandboxId,
-    /// Looked at again with every message: a stream does not outlive its token.
-    pass: Option<Pass>,
+    /// Looked at again and again: a stream does not outlive the token that opened it.
+    caller: Caller,
     watch: Watch,
     held: Held,
     next_beat: Instant,
@@ -282,11 +287,8 @@ impl Watching {
             if self.services.shutdown.is_cancelled() {
                 return Err(status::shutting_down());
             }
-            if let Some(pass) = self.pass {
-                let now = self.services.ports.view.now();
-                let good = pass.check(&self.services.state(), now);
-                good.map_err(status::spent)?;
-            }
+            let now = self.services.ports.view.now();
+            self.caller.check(&self.services.state(), now)?;
             let staleness = self.services.fit()?;
             let Some(ready) = self.watch.current() else {
                 return Err(status::not_found(Kind::Sandbox, self.id));
@@ -297,7 +299,11 @@ impl Watching {
             }
             let max_staleness = self.services.limits.max_staleness;
             let until_unfit = max_staleness.saturating_sub(staleness) + Duration::from_millis(1);
-            let wake = self.next_beat.min(Instant::now() + until_unfit);
+            let left = self
+                .caller
+                .until()
+                .map_or(until_unfit, |end| end.since(now));
+            let wake = self.next_beat.min(Instant::now() + until_unfit.min(left));
             tokio::select! {
                 () = self.watch.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}

@@ -1,8 +1,10 @@
 //! Operators by client certificate, over real TLS.
 
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use evermint_core::secret::Secret;
+use evermint_gateway::testing::START;
 use evermint_gateway::{AdminToken, ClientCertificates, Config, TlsFiles};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -207,6 +209,25 @@ async fn without_a_good_certificate_nobody_is_let_in() {
             "{what}: {code:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_opens_nothing_more_on_a_connection_that_goes_on() {
+    let authority = Authority::new("operators");
+    let harness = guarded(&authority, None).await;
+    // By this machine's clock, by which TLS goes, it is good.
+    let now = UNIX_EPOCH.elapsed().unwrap();
+    let end = now.max(Duration::from_millis(START.0)) + Duration::from_secs(3_600);
+    let short = authority.sign("alice", |params| {
+        params.not_after = (UNIX_EPOCH + end).into();
+    });
+    let channel = connect(&harness, Some(&short)).connect().await.unwrap();
+    let minute = Duration::from_secs(60);
+    let until_then = end - Duration::from_millis(START.0) - minute;
+    harness.cluster.push_clock(until_then);
+    assert_eq!(call(&channel, READ, None).await, Code::Ok);
+    harness.cluster.push_clock(minute + Duration::from_secs(2));
+    assert_eq!(call(&channel, READ, None).await, Code::Unauthenticated);
 }
 
 #[tokio::test]

@@ -212,6 +212,49 @@ async fn calls_that_are_taken_back_by_the_hundred_end_their_connection() {
 }
 
 #[tokio::test]
+async fn calls_that_break_the_protocol_by_the_hundred_end_their_connection() {
+    // One byte of content, says the header, and then there are five: an error of the call alone.
+    let bad = [&header(READ)[..], &[0x0f, 0x0d, 1, b'1']].concat();
+    for (errors, ends) in [(20, true), (100_000, false)] {
+        let harness = bounded(|b| {
+            b.errors = errors;
+            b.resets = 100_000;
+        })
+        .await;
+        let mut connection = from([127, 0, 0, 2], &harness).await;
+        assert!(is_greeted(&mut connection).await);
+        let mut flood = Vec::new();
+        for stream in (1..400).step_by(2) {
+            flood.extend(frame(1, 4, stream, &bad));
+            flood.extend(frame(0, 1, stream, &[0; 5]));
+        }
+        let _ = connection.write_all(&flood).await;
+        if ends {
+            closed(connection).await;
+        } else {
+            // A ping is answered after all of it.
+            connection
+                .write_all(&frame(6, 0, 0, b"are-you?"))
+                .await
+                .unwrap();
+            let mut said = Vec::new();
+            let answered = timeout(PATIENCE, async {
+                let mut chunk = vec![0; 4096];
+                while !said.windows(8).any(|w| w == b"are-you?") {
+                    match connection.read(&mut chunk).await {
+                        Ok(n @ 1..) => said.extend_from_slice(&chunk[..n]),
+                        _ => return false,
+                    }
+                }
+                true
+            });
+            assert!(answered.await.expect("an answer"), "without the bound");
+        }
+        served(&harness.channel).await;
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_pings_and_settings_holds_up_nobody_else() {
     let harness = bounded(|_| {}).await;
     for flood in [frame(6, 0, 0, &[7; 8]), frame(4, 0, 0, &[])] {
@@ -313,12 +356,56 @@ async fn a_caller_who_calls_too_often_is_told_when_to_come_back_and_others_are_s
 }
 
 #[tokio::test]
+async fn an_address_with_many_failed_logins_waits_and_is_not_shut_out() {
+    const BURST: u32 = 5;
+    let bounds = Bounds {
+        failed_logins_per_minute: 1,
+        failed_logins_burst: BURST,
+        ..Bounds::default()
+    };
+    let harness = Harness::with(Config {
+        bounds,
+        admin: Some(AdminToken::new(&Secret::from("the-operator"))),
+        ..config()
+    })
+    .await;
+    let (good, bad) = (bearer("the-operator"), bearer("a-guess"));
+    let guess = async || {
+        let refused = call_with(&harness.channel, READ, Some(&bad), Vec::new()).await;
+        refused.unwrap_err()
+    };
+    for _ in 0..=BURST {
+        assert_eq!(guess().await.code(), Code::Unauthenticated);
+    }
+    // More at once than may wait: the rest is sent away unread, and those who wait are not many.
+    let flood = futures::future::join_all((0..1_000).map(|_| guess())).await;
+    let (mut looked_at, mut sent_away) = (0, 0);
+    for refused in flood {
+        match refused.code() {
+            Code::Unauthenticated => looked_at += 1,
+            code => {
+                assert_eq!(code, Code::ResourceExhausted, "{refused:?}");
+                let reason = refused.metadata().get(REASON).unwrap();
+                assert_eq!(reason, "too-many-logins");
+                assert!(refused.metadata().get(RETRY).is_some());
+                sent_away += 1;
+            }
+        }
+    }
+    assert!(looked_at > 0 && sent_away > 0, "{looked_at} {sent_away}");
+    // Whoever shows a good token from there is let in.
+    let answer = call_with(&harness.channel, READ, Some(&good), Vec::new()).await;
+    answer.expect("a good token");
+}
+
+#[tokio::test]
 async fn a_workspace_holds_so_much_and_others_hold_theirs() {
     let harness = bounded(|b| {
         b.providers = 2;
         b.credentials = 3;
         b.sandboxes = 1;
         b.routes = 1;
+        b.profiles = 2;
     })
     .await;
     let provider = |workspace: &str, name: &str, keys: &[(&str, &str)]| {
@@ -397,6 +484,27 @@ async fn a_workspace_holds_so_much_and_others_hold_theirs() {
     full(route("a", "two").await.unwrap_err());
     route("a", "one").await.unwrap();
     route("b", "one").await.unwrap();
+
+    let profiles = |workspace: &str, platform: bool, ids: &[&str]| {
+        let text = |id: &&str| v1::ProfileText {
+            source: format!("{id}.yaml"),
+            yaml: format!("id: {id}\ncredentials:\n  - name: key\n    env_vars: [K]\n"),
+        };
+        let request = v1::ImportProfilesRequest {
+            workspace: workspace.to_owned(),
+            platform,
+            texts: ids.iter().map(text).collect(),
+        };
+        let mut profiles = harness.profiles();
+        async move { profiles.import_profiles(request).await.map(drop) }
+    };
+    profiles("a", false, &["p1"]).await.unwrap();
+    full(profiles("a", false, &["p2", "p3"]).await.unwrap_err());
+    profiles("a", false, &["p2"]).await.unwrap();
+    full(profiles("a", false, &["p3"]).await.unwrap_err());
+    profiles("b", false, &["p1"]).await.unwrap();
+    profiles("", true, &["p1", "p2"]).await.unwrap();
+    full(profiles("", true, &["p3"]).await.unwrap_err());
 }
 
 #[tokio::test]

@@ -17,8 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::*;
+use crate::access::Roles;
+use crate::caller::{Operator, Way};
 use crate::server::Limits;
 use crate::shared::Shared;
+use crate::status::REASON;
 use crate::testing::FakeCluster;
 use crate::views::Views;
 
@@ -170,6 +173,7 @@ fn gateway(cluster: &FakeCluster) -> Services {
         fence: crate::fence::Fence::new(Arc::clone(&ports.view)),
         others: crate::others::Others::default(),
         passage: None,
+        logins: crate::logins::Logins::new(&Default::default()),
         tokens: crate::token::TokenRules::default(),
         ports,
         limits: Limits::default(),
@@ -554,7 +558,7 @@ async fn a_reader_ahead_of_the_replica_waits_and_is_then_served_or_sent_away() {
     let started = Instant::now();
     let status = ahead().await.err().unwrap();
     assert_eq!(status.code(), Code::Unavailable);
-    assert_eq!(status.metadata().get(status::REASON).unwrap(), "behind");
+    assert_eq!(status.metadata().get(REASON).unwrap(), "behind");
     assert!(status.metadata().contains_key(status::RETRY));
     assert!(started.elapsed() >= bench.services.limits.catch_up);
     // Others, who have not seen more, are served meanwhile.
@@ -611,7 +615,7 @@ async fn a_replica_that_is_cut_off_serves_up_to_its_bound_and_no_longer() {
         .await
         .err()
         .unwrap();
-    assert_eq!(status.metadata().get(status::REASON).unwrap(), "cut-off");
+    assert_eq!(status.metadata().get(REASON).unwrap(), "cut-off");
 
     bench.cluster.reconnect();
     assert_eq!(value(&bench.bundle().await, "TOKEN").as_deref(), Ok("t1"));
@@ -621,10 +625,7 @@ async fn a_replica_that_is_cut_off_serves_up_to_its_bound_and_no_longer() {
         .await
         .err()
         .unwrap();
-    assert_eq!(
-        status.metadata().get(status::REASON).unwrap(),
-        "never-caught-up"
-    );
+    assert_eq!(status.metadata().get(REASON).unwrap(), "never-caught-up");
 }
 
 #[tokio::test(start_paused = true)]
@@ -700,6 +701,55 @@ async fn every_one_of_a_thousand_watchers_is_given_the_new_bundle() {
         assert_eq!(value(&bundle, "TOKEN").as_deref(), Ok("t1"));
     }
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_with_the_token_or_certificate_that_opened_it() {
+    let bench = Bench::new();
+    let until = |way: Way, until: Option<UnixMs>| {
+        Caller::Operator(Arc::new(Operator {
+            subject: "ann".to_owned(),
+            way,
+            roles: Roles::admin(),
+            scopes: None,
+            until,
+        }))
+    };
+    // Between two heartbeats.
+    let life = Duration::from_millis(100_700);
+    for way in [Way::Oidc, Way::Certificate] {
+        let end = bench.services.ports.view.now() + life;
+        let mut request = Request::new(v1::WatchBundleRequest {
+            sandbox: "box".to_owned(),
+            ..Default::default()
+        });
+        request.extensions_mut().insert(until(way, Some(end)));
+        let watching = bench.services.watch_bundle(request).await;
+        let mut stream = watching.unwrap().into_inner();
+        let refused = loop {
+            match next(&mut stream).await {
+                Ok(_) => assert!(bench.services.ports.view.now() < end),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert_eq!(refused.metadata().get(REASON).unwrap(), "token-expired");
+        let late = bench.services.ports.view.now().since(end);
+        assert!(late < Duration::from_millis(10), "{late:?} late");
+        assert!(stream.next().await.is_none());
+    }
+    // The admin token has no end.
+    let mut request = Request::new(v1::WatchBundleRequest {
+        sandbox: "box".to_owned(),
+        ..Default::default()
+    });
+    let admin = until(Way::AdminToken, None);
+    request.extensions_mut().insert(admin);
+    let watching = bench.services.watch_bundle(request).await;
+    let mut stream = watching.unwrap().into_inner();
+    for _ in 0..100 {
+        next(&mut stream).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
