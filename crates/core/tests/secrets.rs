@@ -19,9 +19,10 @@ fn a_panic_with_secrets_in_hand_does_not_tell_them() {
         material_lifetimes: BTreeMap::new(),
         scopes: None,
     };
+    let (alone, within): (Result<(), _>, Result<(), _>) = (Err(secret()), Err(minted));
     let panics: [Box<dyn FnOnce() + UnwindSafe>; 2] = [
-        Box::new(move || Err(secret()).unwrap()),
-        Box::new(move || Err(minted).unwrap()),
+        Box::new(move || alone.unwrap()),
+        Box::new(move || within.unwrap()),
     ];
     for panic in panics {
         let told = catch_unwind(panic).unwrap_err();

@@ -26,6 +26,12 @@ fn dev_refreshes_every_credential_by_one_mint_each() {
     ] {
         assert!(text.contains(words), "{words}: {told}");
     }
+    // The test issuer's tokens begin so, and are long.
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    for word in told.split(|c| !is_part(c)) {
+        let is_token = word.starts_with("at-") || word.starts_with("rt-");
+        assert!(!is_token || word.len() < 16, "{word} is told: {told}");
+    }
 }
 
 #[test]

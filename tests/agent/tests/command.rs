@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use evermint_agent_tests::{Api, BOUND, Gateway, bundle, credential, route, token, within};
-use evermint_cluster_tests::evermint;
+use evermint_cluster_tests::{Canary, evermint};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -85,6 +85,38 @@ async fn a_command_finds_the_agent_in_its_environment_and_no_secret() {
     );
     assert!(text.contains("hello"), "{text}");
     assert_eq!(api.last().token, "live-secret");
+}
+
+/// At the level of `trace` every library under the agent tells what it does.
+#[tokio::test]
+async fn an_agent_that_logs_everything_tells_no_secret() {
+    const LIVE: &str = "marked-live-value-9d1f0b5e7a";
+    const SANDBOX: &str = "marked-sandbox-token-4c2ae81f63";
+    let (gateway, api) = (Gateway::start().await, Api::start().await);
+    api.accept(&[LIVE]);
+    let live = || token("API_TOKEN", LIVE, 1, None);
+    let routes = vec![route("inference.local", &api.url(), live())];
+    gateway.serve(bundle(
+        1,
+        routes,
+        vec![credential("test", "API_TOKEN", live())],
+    ));
+    let state = TempDir::new().unwrap();
+    let script = r#"curl -sS "$OPENAI_BASE_URL/chat/completions" -d '{}'
+        curl -sS -x "$HTTP_PROXY" "http://elsewhere.test/" -H "Authorization: Bearer $API_TOKEN""#;
+    let options = ["--log-filter=trace"];
+    let mut agent = agent(&gateway, state.path(), &options, &["sh", "-c", script]);
+    agent.env("EVERMINT_SANDBOX_TOKEN", SANDBOX);
+    let output = within("the command ends", agent.output()).await.unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&told);
+    assert_eq!(api.last().token, LIVE);
+    assert!(text.contains("hello") && text.contains("TRACE"), "{text}");
+    let mut canary = Canary::default();
+    canary.plant("live value", LIVE);
+    canary.plant("sandbox token", SANDBOX);
+    let found = canary.find_in(&told);
+    assert!(found.is_empty(), "{found:?} in {text}");
 }
 
 #[tokio::test]
