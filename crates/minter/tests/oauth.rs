@@ -589,7 +589,7 @@ fn a_configuration_that_cannot_work_is_refused_field_by_field() {
             &["api_key"],
         ),
     ];
-    let minter = minter(|_| ());
+    let minter = minter(|config| config.allow_endpoints = vec!["idp.example".parse().unwrap()]);
     for (strategy, public, secret, fields) in cases {
         let order = order(strategy, "https://idp.example/token", public, secret);
         let errors = minter.validate(&order.config, &order.secrets);

@@ -170,6 +170,8 @@ async fn the_rules_of_outgoing_requests_hold_for_the_revocation_endpoint() {
         "http://127.0.0.1:9/revoke",
         "https://169.254.169.254/revoke",
         "ftp://x/y",
+        // Nobody allowed it.
+        "https://elsewhere.example/revoke",
     ] {
         let order = refresh_order("https://idp.example/token");
         let config = RefreshConfig {

@@ -380,12 +380,13 @@ fn material_is_checked_when_it_is_configured() {
             &["service_account_json"],
         ),
     ];
+    let minter = minter(|config| config.allow_endpoints = vec!["idp.example".parse().unwrap()]);
     for (strategy, public, secret, fields) in cases {
         let mut order = order(strategy, "https://idp.example/token", public, secret);
         if strategy == Strategy::GoogleServiceAccountJwt {
             order.config.scopes = vec!["a".to_owned()];
         }
-        let errors = minter(|_| ()).validate(&order.config, &order.secrets);
+        let errors = minter.validate(&order.config, &order.secrets);
         let got: Vec<_> = errors.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(got, fields, "{strategy} {public:?}: {errors:?}");
     }

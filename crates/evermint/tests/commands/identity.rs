@@ -1,6 +1,8 @@
 //! Who an operator is, shown by a certificate; and by a token that is replaced while a command runs.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use evermint::settings::Settings;
@@ -112,5 +114,59 @@ async fn an_operator_is_known_by_a_certificate() {
     let refused = ran(&mut site.command(&plain), "");
     assert_eq!(refused.code, Some(2), "{refused:#?}");
     assert!(refused.err.contains("use https"), "{refused:#?}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_with_the_token_that_took_the_place_of_its_own() {
+    let site = Site::guarded().await;
+    site.done(&["sandbox", "create", "agent-1"]);
+    let token = |lifetime: &str, out: &str| {
+        let issue = ["sandbox", "token", "agent-1", lifetime, "--out", out];
+        site.done(&issue);
+        std::fs::read_to_string(site.path().join(out)).unwrap()
+    };
+    let first = token("--lifetime=8s", "first");
+    site.write("kept", &first);
+    let watch = |file: &str| {
+        let file = format!("--admin-token-file={file}");
+        let mut command = site.command(&[&file, "sandbox", "watch", "agent-1", "--count=2"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "it has a bundle");
+        (child, out)
+    };
+    let ((kept, _kept_out), (mut lost, _lost_out)) = (watch("kept"), watch("first"));
+    let next = token("--lifetime=10m", "next");
+    site.write("beside", &next);
+    std::fs::rename(site.path().join("beside"), site.path().join("kept")).unwrap();
+
+    // Nobody has a token for the one that kept the first.
+    let ended = lost.wait().unwrap();
+    let mut told = String::new();
+    lost.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut told)
+        .unwrap();
+    assert_eq!(ended.code(), Some(1), "{told}");
+    assert!(told.contains("the token has expired"), "{told}");
+
+    site.done(&[
+        "provider",
+        "create",
+        "p",
+        "--type=generic",
+        "--credential=A_KEY=env:HOME",
+    ]);
+    site.done(&["sandbox", "attach", "agent-1", "p"]);
+    let ended = kept.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
     site.stop().await;
 }
