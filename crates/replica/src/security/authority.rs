@@ -112,3 +112,45 @@ fn params(now: SystemTime, lifetime: Duration, name: &str) -> CertificateParams 
     params.distinguished_name.push(DnType::CommonName, name);
     params
 }
+
+#[cfg(test)]
+mod tests {
+    use evermint_fuzz::Corpus;
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    /// Whatever a newcomer sends as its request, with a token that it found.
+    #[test]
+    fn fuzz_a_newcomer_is_certified_for_a_key_that_signed_its_request_or_refused() {
+        let (certificate, key) = draw().unwrap();
+        let signer = Signer::new(&certificate, &key).unwrap();
+        let kinds = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519];
+        let keys = kinds.map(|kind| KeyPair::generate_for(kind).unwrap());
+        let own = keys
+            .each_ref()
+            .map(|key| sha256(&key.subject_public_key_info()));
+        let (cluster, replica) = (ClusterId(7), ReplicaId(3));
+        let name = |replica| ServerName::try_from(names::text(cluster, replica)).unwrap();
+        let certified = |request: &Request| {
+            let issued = signer
+                .issue(cluster, replica, request.key(), BEFORE)
+                .unwrap();
+            assert!(names::is_good_for(&issued.certificate, &name(replica)));
+            assert!(!names::is_good_for(
+                &issued.certificate,
+                &name(ReplicaId(4))
+            ));
+        };
+        let requests = keys.each_ref().map(|key| request(key).unwrap());
+        for request in &requests {
+            certified(&Request::read(request).unwrap());
+        }
+        Corpus::new(requests).fuzz(|bytes| {
+            if let Ok(request) = Request::read(bytes) {
+                assert!(own.contains(&request.digest()));
+                certified(&request);
+            }
+        });
+    }
+}
