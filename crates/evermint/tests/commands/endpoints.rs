@@ -79,3 +79,19 @@ async fn an_endpoint_is_an_admins_to_name() {
     assert!(configured.out.contains("minted"), "{configured:?}");
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_the_replicas_list_is_an_operators_to_name() {
+    let site = Site::start_by(|_, settings| {
+        settings.issuers_allow_endpoints = vec!["*.googleapis.com".parse().unwrap()];
+    })
+    .await;
+    site.import("ours", &[]);
+    let token_url = "--token-url=https://oauth2.googleapis.com/token";
+    for (kind, more) in [("generic-oauth2", &[token_url][..]), ("ours", &[])] {
+        let configured = site.configure(kind, more);
+        assert_eq!(configured.code, Some(0), "{kind}: {configured:?}");
+        assert!(configured.out.contains("minted"), "{kind}: {configured:?}");
+    }
+    site.stop().await;
+}

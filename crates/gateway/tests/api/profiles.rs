@@ -210,6 +210,47 @@ async fn an_imported_profile_is_updated_and_deleted_when_nobody_uses_it() {
 }
 
 #[tokio::test]
+async fn the_endpoints_of_a_platforms_profile_are_fixed_and_those_of_a_workspaces_are_not() {
+    let free = CRM
+        .replace("id: crm", "id: free")
+        .replace("crm-api", "free-api")
+        .replace(
+            "https://login.crm.example/{tenant}/token",
+            "https://{tenant}/token",
+        )
+        .replace("format: segment", "format: host");
+    for (platform, yaml, kind, tenant, fixed) in [
+        (
+            true,
+            CRM,
+            "crm",
+            "acme",
+            &["https://login.crm.example/acme/token"][..],
+        ),
+        (false, CRM, "crm", "acme", &[]),
+        // Whoever fills a placeholder with a whole host names the endpoint.
+        (true, &free, "free", "evil.example", &[]),
+    ] {
+        let harness = Harness::start().await;
+        import(&harness, yaml, platform).await;
+        let created = create(&harness, "sales", kind, &[("t", tenant)]).await;
+        created.unwrap();
+        let request = v1::ConfigureRefreshRequest {
+            revoke_url: "https://idp.example/revoke".to_owned(),
+            ..configure("sales", "CRM_TOKEN")
+        };
+        let configured = harness.refreshes().configure_refresh(request).await;
+        configured.unwrap();
+        let id = harness.credential("sales", "CRM_TOKEN");
+        let state = harness.cluster.committed();
+        let config = &state.credentials[&id].refresh.as_ref().unwrap().config;
+        let found: Vec<_> = config.fixed_urls.iter().map(String::as_str).collect();
+        assert_eq!(found, fixed, "{platform} {kind}");
+        assert_eq!(config.revoke_url, "https://idp.example/revoke");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_takes_from_the_profile_what_nobody_said() {
     let harness = Harness::start().await;
     import(&harness, CRM, false).await;

@@ -83,6 +83,34 @@ fn once_wished(harness: &Harness, then: impl FnOnce() + Send + 'static) {
 }
 
 #[tokio::test]
+async fn the_endpoints_of_a_platforms_profile_are_fixed_and_those_of_a_workspaces_are_not() {
+    for (workspace, fixed) in [
+        ("", &["https://issuer.example/token"][..]),
+        ("default", &[]),
+    ] {
+        let harness = Harness::start().await;
+        let import = v1::ImportProviderProfilesRequest {
+            profiles: vec![item(acme())],
+            workspace: workspace.to_owned(),
+        };
+        let imported = harness.openshell().import_provider_profiles(import).await;
+        assert!(imported.unwrap().into_inner().imported);
+        harness.create("main", "acme", &[]).await;
+        let request = configure(&GOOD);
+        let configured = harness
+            .openshell()
+            .configure_provider_refresh(request)
+            .await;
+        configured.unwrap();
+        let id = harness.credential("main", KEY);
+        let state = harness.cluster.committed();
+        let config = &state.credentials[&id].refresh.as_ref().unwrap().config;
+        let found: Vec<_> = config.fixed_urls.iter().map(String::as_str).collect();
+        assert_eq!(found, fixed, "{workspace:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_is_configured_rotated_watched_and_deleted() {
     let harness = start().await;
     let mut client = harness.openshell();
