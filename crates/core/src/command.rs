@@ -121,8 +121,9 @@ pub enum Command {
         credential: CredentialId,
         config: RefreshConfig,
         material: BTreeMap<String, Sealed>,
-        /// The end of the value that is served now, if the operator knows it.
-        expires_at: Option<UnixMs>,
+        /// What the operator says of the end of the value that is served now, if anything: when it
+        /// is, or that there is none.
+        expires_at: Option<Option<UnixMs>>,
     },
     /// Makes the next mint due at once.
     RotateCredential {

@@ -53,7 +53,7 @@ pub use jwks::KEEP as OIDC_KEYS_KEPT;
 pub use oidc::Oidc;
 pub use passthrough::UpstreamGateway;
 pub use port::{
-    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role, Web,
+    ClusterControl, ControlError, FieldProblem, Peer, Post, RaftStatus, RefreshPolicy, Role, Web,
 };
 pub use roles::{NotARule, RoleRule};
 pub use server::{ClientCertificates, Config, Error, Limits, TlsFiles, serve};

@@ -80,6 +80,7 @@ pub const METHODS: &[Method] = &[
     row("/openshell.v1.OpenShell/GetGatewayInfo", Operator(Admin), "config:read", Everywhere),
     row("/openshell.v1.OpenShell/CreateSandbox", Operator(Editor), "sandbox:write", In(5)),
     row("/openshell.v1.OpenShell/GetSandbox", Operator(Reader), "sandbox:read", In(2)),
+    row("/openshell.v1.OpenShell/DeleteSandbox", Operator(Editor), "sandbox:write", In(2)),
     row("/openshell.v1.OpenShell/ListSandboxProviders", Operator(Reader), "sandbox:read", In(2)),
     row("/openshell.v1.OpenShell/AttachSandboxProvider", Operator(Editor), "sandbox:write", In(4)),
     row("/openshell.v1.OpenShell/DetachSandboxProvider", Operator(Editor), "sandbox:write", In(4)),

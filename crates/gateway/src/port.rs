@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::http::HeaderMap;
 use evermint_core::credential::RefreshConfig;
 use evermint_core::id::{Position, ReplicaId, SessionId};
 use evermint_core::port::ProposeError;
@@ -48,6 +49,25 @@ pub trait Web: Send + Sync + 'static {
     /// # Errors
     /// Why there is none, for the log.
     async fn get(&self, url: &str) -> Result<Vec<u8>, String>;
+
+    /// The HTTP status that is answered to a call. It is made once, follows no redirect, and its body
+    /// is not read.
+    ///
+    /// # Errors
+    /// Why there is none, as a sentence for an operator that holds no secret.
+    async fn post(&self, call: Post) -> Result<u16, String>;
+}
+
+/// A call that carries a credential.
+pub struct Post {
+    /// Where to; `https`, but for loopback where that is allowed.
+    pub url: String,
+    /// Its headers; those that are secret are marked sensitive.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: serde_json::Value,
+    /// How long it may take.
+    pub time: Duration,
 }
 
 /// The Raft group, as far as operators see and change it.

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use crate::Ports;
 use crate::port::{
-    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role, Web,
+    ClusterControl, ControlError, FieldProblem, Peer, Post, RaftStatus, RefreshPolicy, Role, Web,
 };
 
 /// The cluster clock when a [`FakeCluster`] starts.
@@ -418,6 +418,10 @@ impl Prober for FakeCluster {
 impl Web for FakeCluster {
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
         Err(format!("nothing is at {url}"))
+    }
+
+    async fn post(&self, _: Post) -> Result<u16, String> {
+        Err("nothing is there".to_owned())
     }
 }
 

@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::time::Duration;
+
 use evermint_core::mint::FailureClass;
-use evermint_minter::{Config, HttpMinter};
+use evermint_minter::{Config, HttpMinter, Web};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use support::{Deadline, Issuer, Reply, http, json, minter, refresh};
 
 #[tokio::test]
@@ -94,4 +97,68 @@ async fn proxies_in_the_environment_are_not_used() {
     let said = String::from_utf8_lossy(&again.stdout);
     assert!(said.contains("1 passed"), "{said}");
     assert!(proxy.seen().is_empty(), "{:?}", proxy.seen());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_tried_says_its_status_and_nothing_else() {
+    let body = serde_json::json!({"model": "m", "messages": ["body-canary"]});
+    let mut headers = HeaderMap::new();
+    let mut bearer = HeaderValue::from_static("Bearer header-canary");
+    bearer.set_sensitive(true);
+    headers.insert(AUTHORIZATION, bearer);
+    let web = Web::new(&Config::loopback()).unwrap();
+    let strict = Web::new(&Config::default()).unwrap();
+    let (short, long) = (Duration::from_millis(300), Duration::from_secs(20));
+    let echo = json(401, r#"{"error": "header-canary is no key"}"#);
+    for (web, reply, time, expected) in [
+        (&web, Reply::Raw(json(200, "{}")), long, Ok(200)),
+        (&web, Reply::Raw(echo), long, Ok(401)),
+        (
+            &web,
+            Reply::Raw(http(302, "Location: https://a.example/\r\n", "")),
+            long,
+            Ok(302),
+        ),
+        (&web, Reply::Hold, short, Err("no answer within")),
+        (&web, Reply::Close, long, Err("no complete answer from")),
+        (
+            &strict,
+            Reply::Hold,
+            long,
+            Err("the endpoint must be https"),
+        ),
+    ] {
+        let endpoint = Issuer::start(reply).await;
+        let tried = web.post(&endpoint.url, headers.clone(), &body, time).await;
+        match (tried, expected) {
+            (Ok(status), Ok(expected)) => {
+                assert_eq!(status, expected);
+                let seen = endpoint.seen();
+                assert_eq!(seen.len(), 1);
+                assert_eq!(
+                    seen[0].header("authorization"),
+                    Some("Bearer header-canary")
+                );
+                assert_eq!(seen[0].header("content-type"), Some("application/json"));
+                let sent: serde_json::Value = serde_json::from_slice(&seen[0].body).unwrap();
+                assert_eq!(sent, body);
+            }
+            (Err(why), Err(words)) => {
+                assert!(why.contains(words), "{why}");
+                assert!(!why.contains("canary") && !why.contains("ticket"), "{why}");
+            }
+            (tried, _) => panic!("{tried:?}"),
+        }
+    }
+    let nobody = Issuer::start(Reply::Hold).await;
+    let inwards = nobody.url.replace("http://127.0.0.1", "https://localhost");
+    let refused = strict
+        .post(&inwards, headers, &body, long)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.contains("resolves to a loopback address"),
+        "{refused}"
+    );
+    assert!(nobody.seen().is_empty());
 }

@@ -24,7 +24,7 @@ impl Tx<'_> {
         id: &CredentialId,
         config: &RefreshConfig,
         material: &BTreeMap<String, Sealed>,
-        expires_at: Option<UnixMs>,
+        expires_at: Option<Option<UnixMs>>,
     ) -> Outcome {
         let mut provider = self.provider(id.provider)?;
         check_count(
@@ -47,12 +47,12 @@ impl Tx<'_> {
         // Placeholders of the old configuration end with it.
         credential.touched = self.stamp.position;
         if let (Some(value), Some(end)) = (&mut credential.value, expires_at) {
-            value.expires_at = Some(end);
+            value.expires_at = end;
         }
         // A new configuration is proven at once, unless the operator vouches for the value that
         // is there by saying when it ends.
         let (due_at, due_reason) = match (&credential.value, expires_at) {
-            (Some(_), Some(end)) => {
+            (Some(_), Some(Some(end))) => {
                 let left = millis(end.since(self.stamp.at));
                 let after = refresh::due_after_ms(config, id, credential.generation, left);
                 (self.stamp.at + Duration::from_millis(after), Reason::Due)

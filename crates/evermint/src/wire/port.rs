@@ -12,7 +12,7 @@ use evermint_core::id::ReplicaId;
 use evermint_core::secret::Secret;
 use evermint_core::strategy::Strategy;
 use evermint_gateway::{
-    ClusterControl, ControlError, FieldProblem, Peer, RaftStatus, RefreshPolicy, Role,
+    ClusterControl, ControlError, FieldProblem, Peer, Post, RaftStatus, RefreshPolicy, Role,
 };
 use evermint_minter::{HttpMinter, refresher};
 use evermint_replica::{Node, Status};
@@ -61,6 +61,16 @@ pub(super) struct Web(pub(super) evermint_minter::Web);
 impl evermint_gateway::Web for Web {
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
         self.0.get(url).await
+    }
+
+    async fn post(&self, call: Post) -> Result<u16, String> {
+        let Post {
+            url,
+            headers,
+            body,
+            time,
+        } = call;
+        self.0.post(&url, headers, &body, time).await
     }
 }
 

@@ -1,17 +1,23 @@
 //! Inference routes.
 
-use evermint_core::command::Command;
+use std::sync::Arc;
+
+use evermint_core::command::{Command, Refusal};
+use evermint_core::credential::Credential;
 use evermint_core::id::{Name, Workspace};
 use evermint_core::profile::catalog::Found;
+use evermint_core::profile::route::Upstream;
 use evermint_core::provider::{Provider, Route, limit};
 use evermint_core::state::State;
 use evermint_proto::openshell::inference::v1;
 use tonic::{Request, Status};
 
-use super::{Face, meta, providers, status};
+use super::{Face, meta, providers, status, verify};
 
 /// The routes that there can be, the one of requests that name none first.
 const ROUTES: [&str; 2] = ["inference.local", "sandbox-system"];
+/// The profile whose credentials are not all keys of its API: service accounts are among them.
+const VERTEX: &str = "google-vertex-ai";
 
 pub(super) async fn set(
     face: &Face,
@@ -33,31 +39,38 @@ pub(super) async fn set(
     let route = route(&request.route_name)?;
     let workspace = face.workspace(&request.workspace).await?;
     let provider = providers::find(face, &workspace, name.as_ref()).await?;
-    let provider = provider.ok_or_else(|| {
-        status::precondition(format!(
-            "provider '{}' not found in workspace '{workspace}'",
-            request.provider_name.trim()
-        ))
-    })?;
-    check_usable(face, &face.state(), &provider)?;
-    let written = face
-        .commit(Command::SetRoute {
+    let provider = provider.ok_or_else(|| status::no_provider(request.provider_name.trim()))?;
+    let (upstream, credential) = lead(face, &face.state(), &provider, model)?;
+    let validated_endpoints = match request.no_verify {
+        true => Vec::new(),
+        false => vec![verify::verify(face, &provider, &upstream, &credential).await?],
+    };
+    let decided = face
+        .decide(Command::SetRoute {
             workspace: workspace.clone(),
             name: route.clone(),
             provider: provider.id,
-            credential: None,
+            credential: Some(credential.id.key.clone()),
             model: model.to_owned(),
             timeout_secs: request.timeout_secs,
         })
         .await?;
+    let written = decided.map_err(|refusal| match refusal {
+        // It was there when this call began.
+        Refusal::NotFound(_) => status::aborted(format!(
+            "provider '{}' was changed while its endpoint was verified",
+            provider.name
+        )),
+        refusal => status::refused(&refusal),
+    })?;
     let shown = found(&written.state, &workspace, &route)?;
     Ok(v1::SetInferenceRouteResponse {
         provider_name: provider.name.to_string(),
         model_id: shown.model.clone(),
         version: shown.version,
         route_name: route.to_string(),
-        validation_performed: false,
-        validated_endpoints: Vec::new(),
+        validation_performed: !validated_endpoints.is_empty(),
+        validated_endpoints,
         timeout_secs: shown.timeout_secs,
         workspace: workspace.to_string(),
     })
@@ -123,30 +136,40 @@ fn found<'s>(state: &'s State, workspace: &Workspace, name: &Name) -> Result<&'s
     Ok(route.as_ref())
 }
 
-/// Whether a route may lead to a provider: its type speaks an inference API, and it has a value
-/// now.
-fn check_usable(face: &Face, state: &State, provider: &Provider) -> Result<(), Status> {
+/// Where a route to a provider leads, and with which credential: the first in the order of the
+/// profile that has a value now, else the first of all, but where a profile's other credentials
+/// are no keys of its API.
+fn lead(
+    face: &Face,
+    state: &State,
+    provider: &Provider,
+    model: &str,
+) -> Result<(Upstream, Arc<Credential>), Status> {
     let catalog = &face.ports.catalog;
     let found = catalog.of(state, &provider.workspace, &provider.kind);
-    if !found
-        .as_ref()
-        .map(Found::profile)
-        .is_some_and(|p| p.is_inference_capable())
-    {
-        return Err(status::invalid(format!(
-            "provider '{}' has unsupported type '{}' for inference",
-            provider.name, provider.kind
-        )));
-    }
+    let profile = found.as_ref().map(Found::profile);
+    let profile = profile
+        .filter(|p| p.is_inference_capable())
+        .ok_or_else(|| {
+            status::invalid(format!(
+                "provider '{}' has unsupported type '{}' for inference",
+                provider.name, provider.kind
+            ))
+        })?;
     let now = face.ports.view.now();
-    let live = state
-        .credentials_of(provider)
-        .any(|c| c.value.as_ref().is_some_and(|v| !v.is_expired(now)));
-    match live {
-        true => Ok(()),
-        false => Err(status::invalid(format!(
-            "provider '{}' has no usable credential",
+    let is_live = |c: &&Arc<Credential>| c.value.as_ref().is_some_and(|v| !v.is_expired(now));
+    let live: Vec<_> = state.credentials_of(provider).filter(is_live).collect();
+    let keys = profile.credentials.iter().flat_map(|c| &c.env_vars);
+    let first = keys.filter_map(|key| live.iter().find(|c| c.id.key == *key));
+    let any = live.first().filter(|_| profile.id.as_str() != VERTEX);
+    let chosen = first.chain(any).next().copied();
+    let credential = chosen.ok_or_else(|| status::no_usable_credential(provider))?;
+    let upstream = profile.upstream(&provider.config, model, Some(&credential.id.key));
+    let upstream = upstream.map_err(|why| {
+        status::invalid(format!(
+            "provider '{}' cannot be used for inference: {why}",
             provider.name
-        ))),
-    }
+        ))
+    })?;
+    Ok((upstream, Arc::clone(credential)))
 }

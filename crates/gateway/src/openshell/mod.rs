@@ -23,6 +23,7 @@ mod registry;
 mod settings;
 mod status;
 mod tokens;
+mod verify;
 mod workspaces;
 
 use std::sync::Arc;
@@ -110,6 +111,7 @@ service!(OpenShell {
 
     create_sandbox(v1::CreateSandboxRequest) -> v1::SandboxResponse = registry::create;
     get_sandbox(v1::GetSandboxRequest) -> v1::SandboxResponse = registry::get;
+    delete_sandbox(v1::DeleteSandboxRequest) -> v1::DeleteSandboxResponse = registry::delete;
     list_sandbox_providers(v1::ListSandboxProvidersRequest) -> v1::ListSandboxProvidersResponse = registry::providers;
     attach_sandbox_provider(v1::AttachSandboxProviderRequest) -> v1::AttachSandboxProviderResponse = registry::attach;
     detach_sandbox_provider(v1::DetachSandboxProviderRequest) -> v1::DetachSandboxProviderResponse = registry::detach;

@@ -342,10 +342,7 @@ fn wish(
             known(|s| s.max_lifetime_secs),
             LIFETIME_MAX_SECS,
         ),
-        expires_at_ms: request
-            .expires_at_ms
-            .and_then(|ms| u64::try_from(ms).ok())
-            .filter(|ms| *ms > 0),
+        expires_at_ms: request.expires_at_ms.and_then(|ms| u64::try_from(ms).ok()),
         ..Default::default()
     })
 }

@@ -87,6 +87,37 @@ pub(super) async fn get(
     })
 }
 
+/// The gateway that runs it deletes it first. Should this end half-way, the call made again finds
+/// it gone there and forgets it here.
+pub(super) async fn delete(
+    face: &Face,
+    request: Request<v1::DeleteSandboxRequest>,
+) -> Result<v1::DeleteSandboxResponse, Status> {
+    let message = request.get_ref();
+    let workspace = face.workspace(&message.workspace).await?;
+    let name = meta::wanted("name", &message.name)?;
+    let behind = match face.behind() {
+        Some(behind) => {
+            let mut behind = OpenShellClient::new(behind);
+            match behind.delete_sandbox(request).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) if status.code() == Code::NotFound => Err(status),
+                Err(status) => return Err(status),
+            }
+        }
+        None => Err(not_found()),
+    };
+    let known = match &name {
+        Some(name) => look(face, &workspace, name).await?,
+        None => None,
+    };
+    let Some(known) = known else {
+        return behind;
+    };
+    face.commit(Command::DeleteSandbox { id: known.id }).await?;
+    Ok(v1::DeleteSandboxResponse { deleted: true })
+}
+
 pub(super) async fn providers(
     face: &Face,
     request: Request<v1::ListSandboxProvidersRequest>,
@@ -185,7 +216,7 @@ impl Change<'_> {
             }
         };
         let provider = providers::find(face, &self.workspace, provider.as_ref()).await?;
-        let provider = provider.ok_or_else(|| no_provider(self.provider))?;
+        let provider = provider.ok_or_else(|| status::no_provider(self.provider))?;
         let written = face
             .propose(command(known.id, provider.id, expected))
             .await?;
@@ -271,7 +302,7 @@ async fn attachable(
     for name in names {
         let parsed = Name::new(name.as_str()).ok();
         let provider = providers::find(face, workspace, parsed.as_ref()).await?;
-        found.push(provider.ok_or_else(|| no_provider(name))?);
+        found.push(provider.ok_or_else(|| status::no_provider(name))?);
     }
     // Found out before anything is created.
     let state = face.state();
@@ -396,15 +427,6 @@ fn is_label(name: &str) -> bool {
 
 fn not_found() -> Status {
     status::not_found("sandbox not found")
-}
-
-/// A provider that is to be attached has to be there.
-fn no_provider(name: &str) -> Status {
-    crate::status::with_reason(
-        Code::FailedPrecondition,
-        "not-found",
-        format!("provider '{name}' not found"),
-    )
 }
 
 fn unreadable() -> Status {

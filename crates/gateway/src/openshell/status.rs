@@ -2,6 +2,7 @@
 //! The machine-readable reason stands beside them, as on the other face.
 
 use evermint_core::command::Refusal;
+use evermint_core::provider::Provider;
 use tonic::{Code, Status};
 
 use crate::status::with_reason;
@@ -25,6 +26,23 @@ pub(super) fn no_workspace(name: &str) -> Status {
 /// Something else has to be done first.
 pub(super) fn precondition(what: impl Into<String>) -> Status {
     with_reason(Code::FailedPrecondition, "failed-precondition", what)
+}
+
+/// No credential of a provider has a value that a route could use now.
+pub(super) fn no_usable_credential(provider: &Provider) -> Status {
+    invalid(format!(
+        "provider '{}' has no usable credential",
+        provider.name
+    ))
+}
+
+/// No provider of that name, where there has to be one.
+pub(super) fn no_provider(name: &str) -> Status {
+    with_reason(
+        Code::FailedPrecondition,
+        "not-found",
+        format!("provider '{name}' not found"),
+    )
 }
 
 /// Somebody else was first.

@@ -17,6 +17,7 @@ use evermint_proto::v1::replay_policy::Kind as ReplayKind;
 use tonic::Status;
 
 use super::Services;
+use super::providers::end;
 use crate::port::FieldProblem;
 use crate::rim::{Rim, entry};
 
@@ -32,7 +33,7 @@ pub(crate) struct Asked {
     pub(super) key: CredentialKey,
     pub(super) config: RefreshConfig,
     pub(super) secrets: BTreeMap<String, Secret>,
-    pub(super) expires_at: Option<UnixMs>,
+    pub(super) expires_at: Option<Option<UnixMs>>,
 }
 
 impl Services {
@@ -149,7 +150,7 @@ impl Services {
                 key: key?,
                 config: config?,
                 secrets,
-                expires_at: request.expires_at_ms.map(UnixMs),
+                expires_at: request.expires_at_ms.map(end),
             })
         })
     }

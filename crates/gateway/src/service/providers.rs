@@ -281,6 +281,7 @@ fn ends(
         .collect()
 }
 
-fn end(at: u64) -> Option<UnixMs> {
+/// 0 stands for no end.
+pub(super) fn end(at: u64) -> Option<UnixMs> {
     (at != 0).then_some(UnixMs(at))
 }

@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use evermint_gateway::testing::START;
-use evermint_gateway::{Oidc, Web};
+use evermint_gateway::{Oidc, Post, Web};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -121,6 +121,10 @@ impl Web for Idp {
         let page = self.pages.lock().unwrap().get(url).cloned();
         page.map(|page| page.to_string().into_bytes())
             .ok_or_else(|| "down".to_owned())
+    }
+
+    async fn post(&self, _: Post) -> Result<u16, String> {
+        Err("an OpenID provider is asked for pages alone".to_owned())
     }
 }
 

@@ -111,6 +111,15 @@ pub(crate) async fn gateway_behind(asked: &Asked) -> String {
     let router = unary(
         router,
         asked,
+        "DeleteSandbox",
+        |q: v1::DeleteSandboxRequest| {
+            let deleted = q.name != "away";
+            (v1::DeleteSandboxResponse { deleted }, vec![])
+        },
+    );
+    let router = unary(
+        router,
+        asked,
         "GetSandboxConfig",
         |_: sandbox::GetSandboxConfigRequest| {
             let config = sandbox::GetSandboxConfigResponse {
@@ -316,6 +325,35 @@ async fn a_name_that_is_used_again_behind_is_another_sandbox_here() {
     let state = world.harness.cluster.committed();
     let known: Vec<_> = state.sandboxes.keys().map(ToString::to_string).collect();
     assert_eq!(known, [NEW], "{before} is gone");
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_deleted_behind_is_forgotten_here() {
+    let world = World::start().await;
+    world.create().await;
+    world.asked();
+    let mut face = world.face();
+    let delete = |name: &str| {
+        let name = name.to_owned();
+        let workspace = String::new();
+        by(ADMIN, v1::DeleteSandboxRequest { name, workspace })
+    };
+    let deleted = face.delete_sandbox(delete("box")).await.unwrap();
+    assert!(deleted.into_inner().deleted);
+    assert_eq!(world.asked(), [("DeleteSandbox", ADMIN.to_owned(), vec![])]);
+    assert!(world.harness.cluster.committed().sandboxes.is_empty());
+    // What is not known here is theirs to answer for.
+    for (name, there) in [("old", true), ("away", false)] {
+        let deleted = face.delete_sandbox(delete(name)).await.unwrap();
+        assert_eq!(deleted.into_inner().deleted, there, "{name}");
+    }
+    // Its provider is free again.
+    let delete = own::DeleteProviderRequest {
+        name: "openai".to_owned(),
+        ..Default::default()
+    };
+    let mut providers = world.harness.providers();
+    providers.delete_provider(by(ADMIN, delete)).await.unwrap();
 }
 
 #[tokio::test]

@@ -297,6 +297,38 @@ async fn create_sandbox() {
 }
 
 #[tokio::test]
+async fn delete_sandbox() {
+    let world = World::start().await;
+    let delete = |name: &str, workspace: &str| {
+        let name = name.to_owned();
+        let workspace = workspace.to_owned();
+        by(ADMIN, v1::DeleteSandboxRequest { name, workspace })
+    };
+    for (name, workspace, code) in [
+        ("", "", Code::InvalidArgument),
+        ("nope", "", Code::NotFound),
+        ("b x", "", Code::NotFound),
+        ("box", "other", Code::NotFound),
+    ] {
+        let answer = world.face().delete_sandbox(delete(name, workspace)).await;
+        assert_eq!(refusal(answer).0, code, "{workspace}/{name}");
+    }
+    let answer = world.face().delete_sandbox(delete("box", "default")).await;
+    assert!(answer.unwrap().into_inner().deleted);
+    let answer = world.face().delete_sandbox(delete("box", "")).await;
+    let expected = (Code::NotFound, "sandbox not found".to_owned());
+    assert_eq!(refusal(answer), expected);
+    // Its token still says who it is, and there is nothing for it any more.
+    let ask = v1::GetSandboxProviderEnvironmentRequest {
+        sandbox_id: world.id.clone(),
+        supports_static_credential_bindings: true,
+    };
+    let mut face = world.face();
+    let given = face.get_sandbox_provider_environment(by(&world.token, ask));
+    assert_eq!(refusal(given.await).0, Code::NotFound);
+}
+
+#[tokio::test]
 async fn get_sandbox_and_its_providers() {
     let world = World::start().await;
     world.provider("gh", "github", "GITHUB_TOKEN").await;

@@ -441,3 +441,40 @@ async fn a_rotation_is_not_waited_for_once_the_mint_before_it_was_refused() {
         )
         .await;
 }
+
+#[tokio::test]
+async fn the_end_of_the_value_is_kept_told_or_taken_away() {
+    let harness = start().await;
+    let mut client = harness.openshell();
+    client
+        .configure_provider_refresh(configure(&GOOD))
+        .await
+        .unwrap();
+    harness
+        .cluster
+        .mint(&harness.credential("main", KEY), "t1", HOUR);
+    let minted = status(&harness, KEY).await[0].expires_at_ms;
+    let later = minted + 7_000;
+    for (given, end) in [
+        (None, minted),
+        (Some(later), later),
+        (None, later),
+        (Some(0), 0),
+        (None, 0),
+    ] {
+        let request = v1::ConfigureProviderRefreshRequest {
+            expires_at_ms: given,
+            ..configure(&GOOD)
+        };
+        let configured = client.configure_provider_refresh(request).await.unwrap();
+        let configured = configured.into_inner().status.unwrap();
+        assert_eq!(configured.expires_at_ms, end, "{given:?}");
+        let get = v1::GetProviderRequest {
+            name: "main".to_owned(),
+            ..Default::default()
+        };
+        let provider = client.get_provider(get).await.unwrap().into_inner();
+        let ends = provider.provider.unwrap().credential_expires_at_ms;
+        assert_eq!(ends.get(KEY).copied().unwrap_or_default(), end, "{given:?}");
+    }
+}
