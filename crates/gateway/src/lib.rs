@@ -29,6 +29,7 @@ mod names;
 mod oidc;
 mod openshell;
 mod others;
+mod outgoing;
 mod passthrough;
 mod port;
 mod quota;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use evermint_tls::ClientConfigs;
+use tonic::transport::Channel;
+
+use crate::outgoing;
 
 /// How long another replica has to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -13,15 +16,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Others {
     channels: Mutex<BTreeMap<String, Channel>>,
-    /// This replica's own certificate chain in PEM: the others' come from the same authority.
-    chain: Option<Vec<u8>>,
+    /// Trusts certificates that come from where this replica's own does; `None` if it has none.
+    tls: Option<ClientConfigs>,
 }
 
 impl Others {
-    pub(crate) fn new(chain: Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(tls: Option<ClientConfigs>) -> Self {
         Self {
             channels: Mutex::default(),
-            chain,
+            tls,
         }
     }
 
@@ -31,21 +34,19 @@ impl Others {
         if let Some(channel) = channels.get(url) {
             return Some(channel.clone());
         }
-        let channel = self.connect(url)?;
+        let tls = || match &self.tls {
+            Some(configs) => Ok(configs.clone()),
+            None => evermint_tls::trusting(None, None),
+        };
+        let channel = outgoing::channel(url, tls, |endpoint| {
+            endpoint.connect_timeout(CONNECT_TIMEOUT)
+        });
+        let channel = channel
+            .inspect_err(|problem| {
+                tracing::debug!(url, problem, "another replica cannot be asked");
+            })
+            .ok()?;
         channels.insert(url.to_owned(), channel.clone());
         Some(channel)
-    }
-
-    fn connect(&self, url: &str) -> Option<Channel> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).ok()?;
-        let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        if endpoint.uri().scheme_str() == Some("https") {
-            let mut tls = ClientTlsConfig::new().with_native_roots();
-            if let Some(chain) = &self.chain {
-                tls = tls.ca_certificate(Certificate::from_pem(chain));
-            }
-            endpoint = endpoint.tls_config(tls).ok()?;
-        }
-        Some(endpoint.connect_lazy())
     }
 }

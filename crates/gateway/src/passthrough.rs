@@ -9,14 +9,13 @@ use std::path::PathBuf;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Uri;
 use axum::response::Response;
 use tonic::Status;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tower_service::Service as _;
 
-use crate::server::{CONNECT_TIMEOUT, Error, KEEPALIVE};
-use crate::{access, status};
+use crate::server::{CONNECT_TIMEOUT, Error, KEEPALIVE, read};
+use crate::{access, outgoing, status};
 
 /// The packages whose methods are all answered here; of OpenShell's, those that have
 /// a row in the table of [`access`].
@@ -46,37 +45,19 @@ impl Passage {
             url: upstream.url.clone(),
             problem,
         };
-        let endpoint = Endpoint::from_shared(upstream.url.clone());
-        let mut endpoint = endpoint
-            .map_err(|e| unusable(e.to_string()))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
-        let uri: &Uri = endpoint.uri();
-        match uri.scheme_str() {
-            Some("https") => {
-                let mut tls = ClientTlsConfig::new();
-                tls = match &upstream.ca {
-                    Some(path) => {
-                        let pem = std::fs::read(path).map_err(|source| Error::TlsFile {
-                            path: path.clone(),
-                            source,
-                        })?;
-                        tls.ca_certificate(Certificate::from_pem(pem))
-                    }
-                    None => tls.with_native_roots(),
-                };
-                endpoint = endpoint
-                    .tls_config(tls)
-                    .map_err(|e| unusable(e.to_string()))?;
-            }
-            Some("http") if upstream.ca.is_none() => {}
-            Some("http") => return Err(unusable("has a CA, but is no https:// URL".to_owned())),
-            _ => return Err(unusable("is no http:// or https:// URL".to_owned())),
+        let ca = upstream.ca.as_ref().map(read).transpose()?;
+        if ca.is_some() && upstream.url.starts_with("http://") {
+            return Err(unusable("has a CA, but is no https:// URL".to_owned()));
         }
-        Ok(Self(endpoint.connect_lazy()))
+        let tls = || evermint_tls::trusting(ca.as_deref(), None);
+        let channel = outgoing::channel(&upstream.url, tls, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEPALIVE.0)
+                .keep_alive_timeout(KEEPALIVE.1)
+                .keep_alive_while_idle(true)
+        });
+        channel.map(Self).map_err(unusable)
     }
 
     /// The connection, for calls that are made rather than passed on.

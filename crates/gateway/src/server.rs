@@ -15,7 +15,7 @@ use evermint_proto::v1::ready::bundles_server::BundlesServer;
 use evermint_proto::v1::refreshes_server::RefreshesServer;
 use evermint_proto::v1::sandbox_tokens_server::SandboxTokensServer;
 use evermint_proto::v1::sandboxes_server::SandboxesServer;
-use evermint_tls::{ClientAuth, Files, Material, ServerConfigs};
+use evermint_tls::{ClientAuth, ClientConfigs, Files, Material, ServerConfigs};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -173,8 +173,7 @@ pub async fn serve(
         .as_ref()
         .map(|files| follow(files, config.certificates.as_ref()))
         .transpose()?;
-    let certificate = config.tls.as_ref().map(|files| &files.certificate);
-    let chain = certificate.map(read).transpose()?;
+    let (tls, neighbours) = tls.unzip();
     if let Ok(address) = listener.local_addr() {
         tracing::info!({ names::ADDRESS } = %address, tls = config.tls.is_some(), "serving gRPC");
     }
@@ -186,7 +185,7 @@ pub async fn serve(
         .transpose()?;
     let shared = Arc::new(Shared {
         fence: Fence::new(Arc::clone(&ports.view)),
-        others: Others::new(chain),
+        others: Others::new(neighbours),
         passage: passage.clone(),
         tokens: config.tokens,
         views: Views::new(
@@ -303,7 +302,11 @@ fn routes(
 }
 
 /// Reads certificate and key, and reads them again whenever they change, as long as anybody asks.
-fn follow(files: &TlsFiles, clients: Option<&ClientCertificates>) -> Result<ServerConfigs, Error> {
+/// They say how callers are served, and which other replicas are trusted.
+fn follow(
+    files: &TlsFiles,
+    clients: Option<&ClientCertificates>,
+) -> Result<(ServerConfigs, ClientConfigs), Error> {
     let files = Files {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -311,17 +314,23 @@ fn follow(files: &TlsFiles, clients: Option<&ClientCertificates>) -> Result<Serv
     };
     let material = files.read()?;
     let (tell, configs) = watch::channel(Arc::new(tls_config(&material)?));
+    let (tell_neighbours, neighbours) = watch::channel(Arc::new(neighbour_config(&material)?));
     tokio::spawn(async move {
-        let take = |material: &Material| match tls_config(material) {
-            Ok(config) => drop(tell.send_replace(Arc::new(config))),
-            Err(error) => tracing::warn!(%error, "changed certificate files cannot be used"),
+        let take = |material: &Material| match (tls_config(material), neighbour_config(material)) {
+            (Ok(server), Ok(neighbour)) => {
+                tell.send_replace(Arc::new(server));
+                tell_neighbours.send_replace(Arc::new(neighbour));
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, "changed certificate files cannot be used");
+            }
         };
         tokio::select! {
             () = evermint_tls::follow(files, material, take) => {}
             () = tell.closed() => {}
         }
     });
-    Ok(configs)
+    Ok((configs, neighbours))
 }
 
 fn tls_config(material: &Material) -> Result<rustls::ServerConfig, evermint_tls::Error> {
@@ -333,7 +342,12 @@ fn tls_config(material: &Material) -> Result<rustls::ServerConfig, evermint_tls:
     evermint_tls::server_config(Arc::clone(&material.identity), clients)
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
+/// Other replicas' certificates come from where this one's does.
+fn neighbour_config(material: &Material) -> Result<rustls::ClientConfig, evermint_tls::Error> {
+    evermint_tls::trusting_alike(&material.identity.cert)
+}
+
+pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::TlsFile {
         path: path.clone(),
         source,

@@ -99,7 +99,6 @@ pub fn trusting(
     identity: Option<Arc<CertifiedKey>>,
 ) -> Result<ClientConfigs, Error> {
     let mut roots = RootCertStore::empty();
-    let unusable = |e: &dyn std::fmt::Display| Error::Authorities(e.to_string());
     match pem {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -107,9 +106,7 @@ pub fn trusting(
                 roots.add(certificate).map_err(|e| unusable(&e))?;
             }
         }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        None => roots = of_the_system(),
     }
     if roots.is_empty() {
         return Err(Error::Authorities(match pem {
@@ -117,9 +114,38 @@ pub fn trusting(
             None => "this system has none".to_owned(),
         }));
     }
-    let servers = WebPkiServerVerifier::builder_with_provider(roots.into(), provider());
-    let servers = servers.build().map_err(|e| unusable(&e))?;
-    let config = client_config(servers, identity)?;
     // A channel whose sender is gone keeps its value.
-    Ok(watch::channel(Arc::new(config)).1)
+    Ok(watch::channel(Arc::new(trusts(roots, identity)?)).1)
+}
+
+/// For a client that shows no certificate, of servers whose own come from where this chain does: it
+/// trusts the authorities in the chain, and those that the system trusts.
+///
+/// # Errors
+/// [`Error::Authorities`] if there is none.
+pub fn trusting_alike(chain: &[CertificateDer<'static>]) -> Result<ClientConfig, Error> {
+    let mut roots = of_the_system();
+    for certificate in chain {
+        roots.add(certificate.clone()).map_err(|e| unusable(&e))?;
+    }
+    trusts(roots, None)
+}
+
+/// The authorities that the system trusts.
+fn of_the_system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn trusts(
+    servers: RootCertStore,
+    identity: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfig, Error> {
+    let servers = WebPkiServerVerifier::builder_with_provider(servers.into(), provider());
+    client_config(servers.build().map_err(|e| unusable(&e))?, identity)
+}
+
+fn unusable(error: &dyn std::fmt::Display) -> Error {
+    Error::Authorities(error.to_string())
 }

@@ -19,7 +19,7 @@ mod error;
 mod files;
 
 pub use accept::{HANDSHAKE, incoming};
-pub use config::{ClientAuth, client_config, provider, server_config, trusting};
+pub use config::{ClientAuth, client_config, provider, server_config, trusting, trusting_alike};
 pub use connect::Connector;
 pub use error::Error;
 pub use files::{Files, Material, RELOAD_EVERY, follow};

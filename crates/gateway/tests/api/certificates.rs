@@ -1,11 +1,10 @@
 //! Operators by client certificate, over real TLS.
 
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use evermint_core::secret::Secret;
 use evermint_gateway::testing::START;
-use evermint_gateway::{AdminToken, ClientCertificates, Config, TlsFiles};
+use evermint_gateway::{AdminToken, ClientCertificates, Config};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     SanType,
@@ -15,6 +14,7 @@ use tonic::{Code, Status};
 
 use crate::calls::{bearer, call_with, sandbox_token};
 use crate::harness::{Harness, config};
+use crate::secure::tls_files;
 
 const READ: &str = "/evermint.v1.Providers/ListProviders";
 const WRITE: &str = "/evermint.v1.Sandboxes/CreateSandbox";
@@ -52,14 +52,6 @@ impl Authority {
 
 fn uri(uri: &str) -> SanType {
     SanType::URI(uri.try_into().unwrap())
-}
-
-fn tls_files() -> TlsFiles {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    TlsFiles {
-        certificate: directory.join("server.pem"),
-        key: directory.join("server.key"),
-    }
 }
 
 /// A server that takes the certificates of `authority`.

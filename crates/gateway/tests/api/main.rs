@@ -22,6 +22,7 @@ mod providers;
 mod refreshes;
 mod sandboxes;
 mod secrets;
+mod secure;
 mod server;
 mod tokens;
 mod trials;

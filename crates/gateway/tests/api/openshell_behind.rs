@@ -93,6 +93,15 @@ fn theirs(id: &str, name: &str, spec: Option<v1::SandboxSpec>) -> v1::Sandbox {
 }
 
 pub(crate) async fn gateway_behind(asked: &Asked) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = router(asked);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// What a gateway behind answers.
+pub(crate) fn router(asked: &Asked) -> Router {
     let router = Router::new();
     let router = unary(
         router,
@@ -157,7 +166,7 @@ pub(crate) async fn gateway_behind(asked: &Asked) -> String {
             (answer, none)
         },
     );
-    let router = unary(
+    unary(
         router,
         asked,
         "GetSandboxProviderEnvironment",
@@ -168,11 +177,7 @@ pub(crate) async fn gateway_behind(asked: &Asked) -> String {
             };
             (environment, vec![])
         },
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+    )
 }
 
 /// A replica in front of a gateway, whose key it knows.

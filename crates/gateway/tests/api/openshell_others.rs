@@ -2,6 +2,7 @@
 
 use evermint_core::command::Command;
 use evermint_core::id::InstallationId;
+use evermint_gateway::Config;
 use evermint_proto::openshell::sandbox::v1 as sandbox;
 use evermint_proto::openshell::v1;
 use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
@@ -9,12 +10,32 @@ use evermint_proto::v1 as own;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use crate::harness::Harness;
-use crate::openshell_behind::{Asked, gateway_behind};
+use crate::harness::{Harness, config};
+use crate::openshell_behind::{Asked, gateway_behind, router};
+use crate::secure;
 
 #[tokio::test]
 async fn in_doubt_another_replicas_answer_counts() {
-    let harness = Harness::start().await;
+    // It answers like a replica, with what no other one would say.
+    let asked = Asked::default();
+    let other = gateway_behind(&asked).await;
+    check(Harness::start().await, other, &asked).await;
+}
+
+#[tokio::test]
+async fn replicas_that_are_served_over_tls_ask_each_other_over_tls() {
+    let mut harness = Harness::with(Config {
+        tls: Some(secure::tls_files()),
+        ..config()
+    })
+    .await;
+    harness.channel = secure::endpoint(harness.address).connect_lazy();
+    let asked = Asked::default();
+    let other = secure::serve(router(&asked)).await;
+    check(harness, other, &asked).await;
+}
+
+async fn check(harness: Harness, other: String, asked: &Asked) {
     let create = own::CreateSandboxRequest {
         name: "box".to_owned(),
         ..Default::default()
@@ -29,12 +50,10 @@ async fn in_doubt_another_replicas_answer_counts() {
     let mut tokens = own::sandbox_tokens_client::SandboxTokensClient::new(channel);
     let token = tokens.issue_sandbox_token(issue).await.unwrap();
     let token = token.into_inner().token;
-    // It answers like a replica, with what no other one would say.
-    let asked = Asked::default();
     harness.cluster.apply(Command::RegisterReplica {
         installation: InstallationId(2),
         peer_address: "127.0.0.1:1".to_owned(),
-        api_address: gateway_behind(&asked).await,
+        api_address: other,
     });
     let mut face = OpenShellClient::new(harness.channel.clone());
     let environment = |passed_on: bool| {

@@ -1,5 +1,6 @@
 //! Calls that are not ours, with a gRPC server of another kind behind the gateway.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::harness::{Harness, config};
+use crate::secure;
 
 /// Bodies that the other server still holds.
 #[derive(Clone, Default)]
@@ -45,6 +47,14 @@ impl Drop for Held {
 /// A server that knows nothing of protobuf: it sends back the frames that it gets, and what it saw
 /// of the head.
 async fn other(open: Open) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = router(open);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+fn router(open: Open) -> Router {
     let echo = move |request: Request| {
         let held = Held::new(&open);
         async move {
@@ -78,23 +88,24 @@ async fn other(open: Open) -> String {
             .unwrap()
     };
     let hang = || std::future::pending::<Response<Body>>();
-    let router = Router::new()
+    Router::new()
         .route("/other.v1.Echo/Any", post(echo))
         .route("/other.v1.Echo/Fail", post(fail))
-        .route("/other.v1.Echo/Hang", post(hang));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+        .route("/other.v1.Echo/Hang", post(hang))
 }
 
 /// A gateway with an operator's token, in front of the server at `url`.
 async fn before(url: &str) -> Harness {
+    trusting(url, None).await
+}
+
+/// The same, with the authority that may vouch for that server.
+async fn trusting(url: &str, ca: Option<PathBuf>) -> Harness {
     Harness::with(Config {
         admin: Some(AdminToken::new(&Secret::from("ours"))),
         upstream_gateway: Some(UpstreamGateway {
             url: url.to_owned(),
-            ca: None,
+            ca,
         }),
         ..config()
     })
@@ -164,6 +175,28 @@ async fn a_message_passes_before_the_next_one_is_there() {
         let echoed = stream.message().await.unwrap().unwrap();
         assert_eq!(echoed, format!("ping {}", turn - 1));
         sender.send(format!("ping {turn}")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn calls_pass_over_tls_to_whom_the_authority_vouches_for_alone() {
+    let url = secure::serve(router(Open::default())).await;
+    let known = secure::tls_files().certificate;
+    let harness = trusting(&url, Some(known)).await;
+    let answer = call(&harness, "/other.v1.Echo/Any", all(&["safe"]));
+    let mut stream = answer.await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().as_deref(), Some("safe"));
+
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), stranger.cert.pem()).unwrap();
+    for ca in [Some(file.path().to_owned()), None] {
+        let harness = trusting(&url, ca.clone()).await;
+        let refused = call(&harness, "/other.v1.Echo/Any", all(&["safe"])).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{ca:?}: {refused:?}");
+        let reason = refused.metadata().get(REASON);
+        assert_eq!(reason.unwrap(), "upstream-unreachable", "{ca:?}");
     }
 }
 

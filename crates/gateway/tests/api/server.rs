@@ -1,6 +1,5 @@
 //! The server around the services: authentication, TLS, health, reflection, shutdown.
 
-use std::path::Path;
 use std::time::Duration;
 
 use evermint_core::secret::Secret;
@@ -9,7 +8,6 @@ use evermint_proto::v1;
 use evermint_proto::v1::cluster_client::ClusterClient;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -20,6 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::harness::{Harness, config};
+use crate::secure::{endpoint, tls_files};
 
 /// Waits for something that has to happen soon.
 async fn soon<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
@@ -151,14 +150,6 @@ async fn a_method_that_does_not_exist_is_unimplemented() {
     assert_eq!(status.metadata().get(REASON).unwrap(), "unimplemented");
 }
 
-fn tls_files() -> TlsFiles {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    TlsFiles {
-        certificate: directory.join("server.pem"),
-        key: directory.join("server.key"),
-    }
-}
-
 #[tokio::test]
 async fn with_a_certificate_the_server_speaks_tls_only() {
     let harness = Harness::with(Config {
@@ -166,17 +157,7 @@ async fn with_a_certificate_the_server_speaks_tls_only() {
         ..config()
     })
     .await;
-    let pem = std::fs::read(tls_files().certificate).unwrap();
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(pem))
-        .domain_name("localhost");
-    let channel = Endpoint::from_shared(format!("https://{}", harness.address))
-        .unwrap()
-        .tls_config(tls)
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+    let channel = endpoint(harness.address).connect().await.unwrap();
     let request = v1::GetClusterStatusRequest::default();
     let mut client = ClusterClient::new(channel);
     assert!(client.get_cluster_status(request).await.is_ok());
