@@ -31,8 +31,8 @@ pub struct Upstream {
 /// Why a route leads nowhere; text for an operator, without a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoUpstream {
-    /// The profile has no inference API.
-    #[error("the profile has no inference API")]
+    /// The profile has no inference API, or says of none where it is.
+    #[error("the profile does not say where an inference API is")]
     NotCapable,
     /// None of its APIs is for this model under these settings.
     #[error("no API of the profile is for this model under these settings")]
@@ -115,7 +115,11 @@ impl Profile {
             }
         }
         if api.base_url.is_empty() {
-            return Err(NoUpstream::NoBaseUrl(api.base_url_from.join(", ")));
+            return Err(match api.base_url_from.as_slice() {
+                // OpenShell's profiles say that there is one, and no more.
+                [] => NoUpstream::NotCapable,
+                names => NoUpstream::NoBaseUrl(names.join(", ")),
+            });
         }
         let url = template::fill(&api.base_url, |name| self.config_value(config, name))?;
         Ok(url.trim_end_matches('/').to_owned())

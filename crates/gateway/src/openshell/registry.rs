@@ -218,7 +218,7 @@ impl Change<'_> {
         let provider = providers::find(face, &self.workspace, provider.as_ref()).await?;
         let provider = provider.ok_or_else(|| status::no_provider(self.provider))?;
         let written = face
-            .propose(command(known.id, provider.id, expected))
+            .commit(command(known.id, provider.id, expected))
             .await?;
         let state = &written.state;
         let now = state.sandboxes.get(&known.id);
@@ -247,7 +247,7 @@ impl Change<'_> {
                 kind: Kind::Sandbox,
                 current,
             };
-            return Err(crate::status::refused(&refusal));
+            return Err(status::refused(&refusal));
         }
         let id = meta.id.parse().map_err(|_| unreadable())?;
         register(face, id, self.workspace.clone(), name, Vec::new()).await
@@ -270,10 +270,9 @@ async fn register(
         }
         if face.behind().is_none() {
             let taken = Refusal::AlreadyExists(Kind::Sandbox);
-            return Err(crate::status::refused(&taken));
+            return Err(status::refused(&taken));
         }
-        face.propose(Command::DeleteSandbox { id: known.id })
-            .await?;
+        face.commit(Command::DeleteSandbox { id: known.id }).await?;
     }
     let create = Command::CreateSandbox {
         id,
@@ -281,7 +280,7 @@ async fn register(
         name,
         providers,
     };
-    let written = face.propose(create).await?;
+    let written = face.commit(create).await?;
     let sandbox = written.state.sandboxes.get(&id).cloned();
     sandbox.ok_or_else(not_found)
 }
@@ -312,7 +311,7 @@ async fn attachable(
             if let Some(other) = given.insert(key, provider)
                 && other.id != provider.id
             {
-                return Err(crate::status::refused(&Refusal::KeyCollision {
+                return Err(status::refused(&Refusal::KeyCollision {
                     key: key.clone(),
                     provider: other.name.clone(),
                 }));

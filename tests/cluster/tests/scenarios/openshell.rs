@@ -9,9 +9,12 @@ use evermint_issuer::{Authentication, Client};
 use evermint_proto::openshell::datamodel::v1::{ObjectMeta, Provider};
 use evermint_proto::openshell::inference::v1 as routes;
 use evermint_proto::openshell::inference::v1::inference_client::InferenceClient;
+use evermint_proto::openshell::sandbox::v1 as config;
 use evermint_proto::openshell::sandbox::v1::NetworkEndpoint;
 use evermint_proto::openshell::v1::open_shell_client::OpenShellClient;
 use evermint_proto::openshell::v1::{self, ProviderCredentialRefreshStrategy as Strategy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -141,6 +144,17 @@ async fn profiles(cli: &mut Cli<'_>, token_url: &str) {
     let got = cli.gateway().get_provider_profile(with(get)).await;
     let got = got.expect("the profile").into_inner().profile;
     assert_eq!(got.expect("it").resource_version, 1);
+    let list = v1::ListProviderProfilesRequest {
+        workspace: WORKSPACE.to_owned(),
+        ..Default::default()
+    };
+    let listed = cli.gateway().list_provider_profiles(with(list)).await;
+    let listed = listed.expect("the profiles").into_inner().profiles;
+    let ids: Vec<_> = listed.into_iter().map(|profile| profile.id).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    for id in ["acme", "openai", "anthropic", "github"] {
+        assert!(ids.iter().any(|known| known == id), "{id}: {ids:?}");
+    }
 }
 
 async fn create(cli: &mut Cli<'_>, provider: Provider) -> Provider {
@@ -232,7 +246,8 @@ async fn the_calls_of_openshells_command_line_pass_at_any_replica() {
     let info = cli.gateway().get_gateway_info(info).await.expect("info");
     assert_eq!(info.into_inner().gateway_version, health.version);
 
-    // openshell provider profile lint, import; provider create
+    settings(cli).await;
+    // openshell provider profile lint, import, list; provider create
     profiles(cli, &idp.token_url()).await;
     let main = Provider {
         metadata: named("main"),
@@ -273,10 +288,12 @@ async fn the_calls_of_openshells_command_line_pass_at_any_replica() {
     assert_eq!(provider.credential_expires_at_ms[KEY], shown.expires_at_ms);
 
     // openshell provider update --credential-expires-at, of one that is not minted
+    let endpoint = endpoint().await;
     let plain = Provider {
         metadata: named("plain"),
         r#type: "openai".to_owned(),
         credentials: strings(&[("OPENAI_API_KEY", "sk-test")]),
+        config: strings(&[("OPENAI_BASE_URL", &endpoint)]),
         ..Provider::default()
     };
     create(cli, plain).await;
@@ -297,7 +314,8 @@ async fn the_calls_of_openshells_command_line_pass_at_any_replica() {
     assert_eq!(provider.credential_expires_at_ms, ends(now + 3_600_000));
     assert_eq!(provider.metadata.expect("it").resource_version, 2);
 
-    inference(cli).await;
+    inference(cli, &endpoint).await;
+    sandbox(cli).await;
     delete(cli).await;
 
     let history = idp.history().await;
@@ -306,28 +324,87 @@ async fn the_calls_of_openshells_command_line_pass_at_any_replica() {
     assert_eq!(idp.overlaps().await, []);
 }
 
-/// openshell inference set, get, update; both routes.
-async fn inference(cli: &mut Cli<'_>) {
-    for (route, provider, version) in [
-        ("", "plain", 1),
-        ("", "main", 2),
-        ("sandbox-system", "main", 1),
-    ] {
-        let set = routes::SetInferenceRouteRequest {
+/// openshell settings set --global, get.
+async fn settings(cli: &mut Cli<'_>) {
+    let set = v1::UpdateConfigRequest {
+        global: true,
+        setting_key: "providers_v2_enabled".to_owned(),
+        setting_value: Some(config::SettingValue {
+            value: Some(config::setting_value::Value::BoolValue(true)),
+        }),
+        ..Default::default()
+    };
+    let set = cli.gateway().update_config(with(set)).await;
+    assert_eq!(set.expect("a setting").into_inner().settings_revision, 1);
+    let get = with(config::GetGatewayConfigRequest {});
+    let got = cli.gateway().get_gateway_config(get).await;
+    let got = got.expect("the settings").into_inner();
+    assert_eq!((got.settings.len(), got.settings_revision), (4, 1));
+    let on = Some(config::setting_value::Value::BoolValue(true));
+    assert_eq!(got.settings["providers_v2_enabled"].value, on);
+}
+
+/// An inference endpoint that knows one key, and answers one call on each connection; its base URL.
+async fn endpoint() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut head = String::new();
+            while !head.contains("\r\n\r\n") {
+                let mut part = [0; 1024];
+                let n = stream.read(&mut part).await.unwrap_or(0);
+                if n == 0 {
+                    break;
+                }
+                head.push_str(&String::from_utf8_lossy(&part[..n]));
+            }
+            let is_known = head.starts_with("POST /v1/chat/completions ")
+                && head.to_ascii_lowercase().contains("bearer sk-test\r\n");
+            let status = if is_known {
+                "200 OK"
+            } else {
+                "401 Unauthorized"
+            };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}");
+            // Whoever hung up needs none.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    format!("http://{address}/v1")
+}
+
+/// openshell inference set, get, update; both routes; with a verification and without.
+async fn inference(cli: &mut Cli<'_>, endpoint: &str) {
+    let set = |provider: &str, route: &str, no_verify| {
+        with(routes::SetInferenceRouteRequest {
             provider_name: provider.to_owned(),
             model_id: "some-model".to_owned(),
             route_name: route.to_owned(),
-            no_verify: true,
-            timeout_secs: 0,
+            no_verify,
             workspace: WORKSPACE.to_owned(),
             ..Default::default()
-        };
-        let set = cli.inference().set_inference_route(with(set)).await;
+        })
+    };
+    let set_main = set("main", "", true);
+    let refused = cli.inference().set_inference_route(set_main).await;
+    let refused = refused.expect_err("a type without an API");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    for (route, no_verify, version) in [("", false, 1), ("", true, 2), ("sandbox-system", false, 1)]
+    {
+        let set = set("plain", route, no_verify);
+        let set = cli.inference().set_inference_route(set).await;
         let set = set.expect("a route").into_inner();
         assert_eq!(
             (set.version, set.provider_name.as_str()),
-            (version, provider)
+            (version, "plain")
         );
+        assert_eq!(set.validation_performed, !no_verify);
+        let urls = set.validated_endpoints.iter().map(|e| e.url.as_str());
+        let expected = format!("{endpoint}/chat/completions");
+        let expected = (!no_verify).then_some(expected.as_str());
+        assert_eq!(urls.collect::<Vec<_>>(), Vec::from_iter(expected));
         let get = routes::GetInferenceRouteRequest {
             route_name: route.to_owned(),
             workspace: WORKSPACE.to_owned(),
@@ -337,6 +414,76 @@ async fn inference(cli: &mut Cli<'_>) {
         assert_eq!((got.version, got.route_name), (version, set.route_name));
         assert_eq!(got.model_id, "some-model");
     }
+}
+
+/// openshell sandbox create, provider attach, list, detach; sandbox delete. Each change looks at the
+/// sandbox first, and names the version that it saw.
+async fn sandbox(cli: &mut Cli<'_>) {
+    let create = v1::CreateSandboxRequest {
+        name: "box".to_owned(),
+        spec: Some(v1::SandboxSpec {
+            providers: vec!["main".to_owned()],
+            ..Default::default()
+        }),
+        workspace: WORKSPACE.to_owned(),
+        ..Default::default()
+    };
+    let created = cli.gateway().create_sandbox(with(create)).await;
+    created.expect("a sandbox");
+    let version = seen(cli).await;
+    let attach = |version| v1::AttachSandboxProviderRequest {
+        sandbox_name: "box".to_owned(),
+        provider_name: "plain".to_owned(),
+        expected_resource_version: version,
+        workspace: WORKSPACE.to_owned(),
+    };
+    let again = with(attach(version));
+    let attach = with(attach(version));
+    let attached = cli.gateway().attach_sandbox_provider(attach).await;
+    assert!(attached.expect("an answer").into_inner().attached);
+    let stale = cli.gateway().attach_sandbox_provider(again).await;
+    let stale = stale.expect_err("a version that passed");
+    assert_eq!(stale.code(), Code::Aborted);
+    assert!(
+        stale.message().contains("(current resource_version: 2)"),
+        "{stale:?}"
+    );
+    let list = v1::ListSandboxProvidersRequest {
+        sandbox_name: "box".to_owned(),
+        workspace: WORKSPACE.to_owned(),
+    };
+    let listed = cli.gateway().list_sandbox_providers(with(list)).await;
+    let listed = listed.expect("a list").into_inner().providers;
+    let names = listed.into_iter().filter_map(|p| Some(p.metadata?.name));
+    assert_eq!(names.collect::<Vec<_>>(), ["main", "plain"]);
+    for provider in ["main", "plain"] {
+        let version = seen(cli).await;
+        let detach = v1::DetachSandboxProviderRequest {
+            sandbox_name: "box".to_owned(),
+            provider_name: provider.to_owned(),
+            expected_resource_version: version,
+            workspace: WORKSPACE.to_owned(),
+        };
+        let detached = cli.gateway().detach_sandbox_provider(with(detach)).await;
+        assert!(detached.expect("an answer").into_inner().detached);
+    }
+    let delete = v1::DeleteSandboxRequest {
+        name: "box".to_owned(),
+        workspace: WORKSPACE.to_owned(),
+    };
+    let deleted = cli.gateway().delete_sandbox(with(delete)).await;
+    assert!(deleted.expect("an answer").into_inner().deleted);
+}
+
+/// The version of the sandbox, as the next replica shows it.
+async fn seen(cli: &mut Cli<'_>) -> u64 {
+    let get = v1::GetSandboxRequest {
+        name: "box".to_owned(),
+        workspace: WORKSPACE.to_owned(),
+    };
+    let got = cli.gateway().get_sandbox(with(get)).await;
+    let got = got.expect("the sandbox").into_inner().sandbox;
+    got.and_then(|s| s.metadata).expect("it").resource_version
 }
 
 /// openshell inference remove; provider refresh delete; provider delete; profile delete.
