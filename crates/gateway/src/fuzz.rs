@@ -18,7 +18,7 @@ use crate::caller::Operator;
 use crate::certificate;
 use crate::jwks::Keys;
 use crate::oidc::{Oidc, Verifier};
-use crate::port::Web;
+use crate::port::{Post, Web};
 use crate::token::{LIFETIME, TokenRules, generate, read, sign};
 
 #[test]
@@ -84,6 +84,10 @@ impl Web for Provider {
             true => Ok(self.about.clone()),
             false => Ok(self.keys.clone()),
         }
+    }
+
+    async fn post(&self, _: Post) -> Result<u16, String> {
+        Err("a provider is asked for pages alone".to_owned())
     }
 }
 
