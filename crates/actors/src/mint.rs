@@ -88,7 +88,7 @@ fn order(room: &Room, task: &MintTask) -> Result<MintOrder, Failure> {
     let mut secrets = BTreeMap::new();
     for (name, sealed) in &refresh.material {
         let context = Context::material(&credential.id, name);
-        let secret = room.keyring.open(&context, sealed).map_err(|e| {
+        let secret = room.keyring().open(&context, sealed).map_err(|e| {
             failure(
                 FailureClass::Unsent,
                 format!("material {name} could not be opened: {e}"),
@@ -110,7 +110,7 @@ fn order(room: &Room, task: &MintTask) -> Result<MintOrder, Failure> {
 fn seal(room: &Room, credential: &Credential, minted: Minted) -> Result<SealedMint, Failure> {
     let id = &credential.id;
     let seal = |context: Context<'_>, secret: &Secret| -> Result<Sealed, Failure> {
-        room.keyring.seal(&context, secret).map_err(|e| {
+        room.keyring().seal(&context, secret).map_err(|e| {
             failure(
                 FailureClass::Unclear,
                 format!("the issuer's answer could not be sealed: {e}"),

@@ -31,6 +31,14 @@ impl Room {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// The keyring, with every data key of the newest state that opens.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        if let Err(error) = self.keyring.follow(&self.view.state()) {
+            tracing::error!(%error, "a data key cannot be used");
+        }
+        &self.keyring
+    }
+
     pub(crate) fn now(&self) -> Now {
         Now {
             clocks: self.clock.read(),

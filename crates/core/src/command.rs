@@ -15,6 +15,7 @@ use crate::id::{
     Position, ProfileId, ProviderId, ProviderType, ReplicaId, RequestId, SandboxId, SessionId,
     ShardEpoch, ShardId, SigningKeyId, TicketId, Workspace, WorkspaceId,
 };
+use crate::keys::{Resealed, Rewrapped};
 use crate::mint::Failure;
 use crate::platform::SettingValue;
 use crate::profile::{Profile, Scope};
@@ -294,6 +295,24 @@ pub enum Command {
         tries: u32,
         failure: Option<Failure>,
     },
+
+    // Keys.
+    /// Seals from now on. Refused unless it is the next one and wrapped as the newest one is.
+    AddDataKey {
+        id: DataKeyId,
+        wrapped: WrappedKey,
+    },
+    /// Data keys under another key-encryption key, all or none. Refused unless every wrapping is
+    /// the one that was opened, and no replica was registered since.
+    RewrapDataKeys {
+        /// The id that the next replica gets.
+        joined: u64,
+        keys: Vec<Rewrapped>,
+    },
+    /// Secrets under a newer data key; those that have changed since they were opened stay.
+    Reseal {
+        items: Vec<Resealed>,
+    },
 }
 
 impl Command {
@@ -337,6 +356,9 @@ impl Command {
             Self::RevokeValue { .. } => "revoke-value",
             Self::ClaimRevocation { .. } => "claim-revocation",
             Self::SettleRevocation { .. } => "settle-revocation",
+            Self::AddDataKey { .. } => "add-data-key",
+            Self::RewrapDataKeys { .. } => "rewrap-data-keys",
+            Self::Reseal { .. } => "reseal",
         }
     }
 
@@ -381,6 +403,8 @@ pub enum Done {
     Committed(Generation),
     /// The ticket is settled without a value.
     Settled,
+    /// So many secrets were sealed anew.
+    Resealed(u32),
 }
 
 /// Why a command was refused. A refused command changes nothing but the history's position;
@@ -519,6 +543,9 @@ pub enum Refusal {
     /// The token does not let this replica in.
     #[error("the join token {0}; `evermint cluster join-token` makes another")]
     BadJoinToken(BadJoinToken),
+    /// Data keys, or the members that have to know their key-encryption key, have changed.
+    #[error("the keys of the cluster have changed meanwhile; look at them again")]
+    KeysChanged,
 }
 
 /// Kinds of objects, for refusals.

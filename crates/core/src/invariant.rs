@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::bundle;
-use crate::credential::{Credential, Phase};
+use crate::credential::{Credential, Phase, Value};
 use crate::id::ProviderId;
 use crate::placement::shard_of;
 use crate::revocation::{ENDED_MAX, Revocation, TRIES_MAX};
@@ -203,10 +203,23 @@ fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Vio
     if is.attempt > was.attempt && matches!(was.phase, Phase::Ticketed(_)) {
         return violated("G1 one ticket", format!("{}: ticket replaced", is.id));
     }
-    let outputs = |c: &Credential| c.value.as_ref().map(|v| v.outputs.clone());
     let revoked = is.value.is_none() && is.refresh.is_none() && was.refresh.is_some();
-    if outputs(was) != outputs(is) && is.generation == was.generation && !revoked {
+    if was.value.as_ref().map(described) != is.value.as_ref().map(described)
+        && is.generation == was.generation
+        && !revoked
+    {
         return violated("G3 fenced results", format!("{}: value changed", is.id));
+    }
+    if let (Some(was), Some(value)) = (&was.value, &is.value)
+        && was.position == value.position
+    {
+        let resealed = value.outputs.iter().all(|(name, sealed)| {
+            let was = was.outputs.get(name);
+            was.is_some_and(|was| was == sealed || was.key < sealed.key)
+        });
+        if !resealed {
+            return violated("G3 fenced results", format!("{}: value replaced", is.id));
+        }
     }
     let mints = |c: &Credential| {
         let mut refreshes = c.refresh.iter();
@@ -235,6 +248,19 @@ fn revocations_are_claimed(was: &Revocation, is: &Revocation) -> Result<(), Viol
         true => Ok(()),
         false => violated(promise, format!("{was:?} then {is:?}")),
     }
+}
+
+/// All of a value but the seals, which key rotation changes: the same position is the same value.
+fn described(value: &Value) -> impl PartialEq + use<> {
+    let Value {
+        outputs,
+        issued_at,
+        expires_at,
+        generation,
+        position,
+    } = value;
+    let names: Vec<_> = outputs.keys().cloned().collect();
+    (names, *issued_at, *expires_at, *generation, *position)
 }
 
 fn shard_epochs_grow(before: &State, after: &State) -> Result<(), Violation> {
@@ -271,7 +297,7 @@ fn g6_bundles_never_grow_older(before: &State, after: &State) -> Result<(), Viol
                         .iter()
                         .map(|c| {
                             let epoch = c.refresh.as_ref().map(|r| r.epoch);
-                            (c.id.clone(), c.value.clone(), epoch)
+                            (c.id.clone(), c.value.as_ref().map(described), epoch)
                         })
                         .collect();
                     (a.provider.config.clone(), a.profile.clone(), credentials)
@@ -281,7 +307,8 @@ fn g6_bundles_never_grow_older(before: &State, after: &State) -> Result<(), Viol
                 .routes
                 .iter()
                 .map(|r| {
-                    let value = r.credential.as_ref().and_then(|c| c.value.clone());
+                    let value = r.credential.as_ref().and_then(|c| c.value.as_ref());
+                    let value = value.map(described);
                     let config = r.provider.config.clone();
                     (r.route.clone(), config, r.profile.clone(), value)
                 })

@@ -20,6 +20,7 @@ pub mod environment;
 pub mod horizon;
 pub mod id;
 pub mod invariant;
+pub mod keys;
 pub mod mint;
 pub mod placement;
 pub mod platform;

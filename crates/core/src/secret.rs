@@ -78,6 +78,25 @@ pub struct Sealed {
     pub ciphertext: Vec<u8>,
 }
 
+/// Names one act of sealing: a value that is sealed anew, or replaced, has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealId {
+    /// The data key.
+    pub key: DataKeyId,
+    /// The nonce.
+    pub nonce: [u8; 12],
+}
+
+impl Sealed {
+    /// Which act of sealing made it.
+    pub fn id(&self) -> SealId {
+        SealId {
+            key: self.key,
+            nonce: self.nonce,
+        }
+    }
+}
+
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

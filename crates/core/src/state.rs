@@ -96,6 +96,8 @@ pub struct Meta {
     /// The newest command that removed or replaced secrets at an operator's wish. Until every
     /// replica has cut its log behind it, copies of them are left there.
     pub destroyed: Position,
+    /// The newest command that put data keys under another key-encryption key.
+    pub rewrapped: Position,
     /// `None` until the bootstrap.
     pub settings: Option<Settings>,
 }
@@ -110,6 +112,7 @@ impl Default for Meta {
             next_replica: 1,
             placement_version: 0,
             destroyed: Position(0),
+            rewrapped: Position(0),
             settings: None,
         }
     }

@@ -11,8 +11,10 @@ use evermint_core::command::{Command, Proposal, StaticValue};
 use evermint_core::credential::Early;
 use evermint_core::id::*;
 use evermint_core::invariant;
+use evermint_core::keys::{self, Resealed};
 use evermint_core::mint::FailureClass;
 use evermint_core::profile::{Profile, Scope};
+use evermint_core::secret::{DataKeyId, Sealed};
 use evermint_core::state::State;
 use evermint_core::strategy::{ReplayPolicy, Strategy as Way};
 use evermint_core::time::UnixMs;
@@ -47,6 +49,8 @@ enum Step {
     ImportProfile(bool),
     UpdateProfile(bool),
     DeleteProfile(bool),
+    DataKey,
+    Reseal { off: u8 },
     Repeat,
 }
 
@@ -77,6 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::ImportProfile),
         1 => any::<bool>().prop_map(Step::UpdateProfile),
         1 => any::<bool>().prop_map(Step::DeleteProfile),
+        1 => Just(Step::DataKey),
+        2 => (0..4_u8).prop_map(|off| Step::Reseal { off }),
         1 => Just(Step::Repeat),
     ]
 }
@@ -269,6 +275,26 @@ fn command(world: &World, step: &Step) -> Option<Command> {
             workspace,
             name: route,
         },
+        Step::DataKey => Command::AddDataKey {
+            id: DataKeyId(keys::newest(&world.state)?.0.0 + 1),
+            wrapped: bootstrap_key(),
+        },
+        // Of everything that rests under an older key, now and then by what is not so.
+        Step::Reseal { off } => {
+            let newest = keys::newest(&world.state)?.0;
+            let items = keys::sealed(&world.state).map(|(place, sealed)| {
+                let mut from = sealed.id();
+                from.nonce[0] += u8::from(*off == 0);
+                let to = Sealed {
+                    key: newest,
+                    ..sealed.clone()
+                };
+                Resealed { place, from, to }
+            });
+            Command::Reseal {
+                items: items.collect(),
+            }
+        }
         Step::Repeat => return None,
     })
 }

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    agent, audit, cluster, completions, health, inference, keygen, man, provider, sandbox,
+    agent, audit, cluster, completions, health, inference, keygen, keys, man, provider, sandbox,
 };
 use crate::dev;
 use crate::duration::Time;
@@ -137,6 +137,9 @@ enum Command {
     /// Show the cluster, take a replica out.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Show the keys under which secrets rest, and rotate them.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Read the audit trail: every mint and every change.
     Audit(audit::Args),
     /// Ask whether a gateway is healthy; for probes.
@@ -260,6 +263,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Sandbox(command) => command.run(&client.client()?).await?,
         Command::Agent(command) => return Box::pin(command.run(&client)).await,
         Command::Cluster(command) => command.run(&client.client()?).await?,
+        Command::Keys(command) => command.run(&client.client()?).await?,
         Command::Audit(args) => args.run(&client.client()?).await?,
         Command::Health(args) => args.run(&client.access()).await?,
         Command::Keygen(args) => args.run()?,

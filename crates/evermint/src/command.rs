@@ -8,6 +8,7 @@ pub mod erasure;
 pub mod health;
 pub mod inference;
 pub mod keygen;
+pub mod keys;
 pub mod man;
 pub mod profile;
 pub mod provider;

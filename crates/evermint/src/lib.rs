@@ -12,6 +12,7 @@ pub mod discover;
 pub mod duration;
 pub mod exit;
 pub mod gateways;
+pub mod memory;
 pub mod out;
 pub mod page;
 pub mod serve;

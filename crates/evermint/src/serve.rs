@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::usage;
+use crate::memory;
 use crate::settings::{Layer, LogFormat, Settings};
 use crate::wire::Replica;
 
@@ -58,6 +59,16 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     tracing::warn!("{}", evermint_failpoint::MARK);
     let mut stop = Stop::new()?;
     settings.check()?;
+    if settings.memory_core_dumps {
+        tracing::warn!(
+            "INSECURE: core dumps are allowed: they hold every secret that is in memory"
+        );
+    } else {
+        memory::no_core_dumps()?;
+    }
+    if settings.memory_lock {
+        memory::lock()?;
+    }
     for exposure in settings.exposures() {
         tracing::warn!("INSECURE: {exposure}: whoever reaches it can read every secret");
     }

@@ -21,9 +21,9 @@ use crate::duration::Time;
 use crate::exit::{advised, usage};
 
 /// The sections of the file: a key below `[api]` is the setting `api_…`.
-const SECTIONS: [&str; 12] = [
-    "api", "oidc", "upstream", "peer", "kek", "raft", "store", "cluster", "issuers", "exec",
-    "limit", "log",
+const SECTIONS: [&str; 13] = [
+    "api", "oidc", "upstream", "peer", "kek", "memory", "raft", "store", "cluster", "issuers",
+    "exec", "limit", "log",
 ];
 
 /// The settings that stand in the file alone.
@@ -245,9 +245,34 @@ settings! {
     /// Environment variable that holds it instead, in base64 or hex.
     #[arg(long, value_name = "NAME", help_heading = "Key-encryption key")]
     maybe kek_env: String = None;
+    /// Program and arguments, separated by spaces, that print it instead: so a KMS or a vault can
+    /// be asked. No shell reads them. It runs once, when the replica starts.
+    #[arg(long, value_delimiter = ' ', value_name = "PROGRAM ARG…", help_heading = "Key-encryption key")]
+    value kek_command: Vec<String> = Vec::new();
+    /// How long such a command may run.
+    #[arg(long, value_name = "TIME", help_heading = "Key-encryption key")]
+    value kek_command_timeout: Time = Time::secs(30);
+    /// File with the key-encryption key that the one above replaces, until `evermint keys status`
+    /// says that it is not needed any more.
+    #[arg(long, value_name = "FILE", help_heading = "Key-encryption key")]
+    maybe kek_former_file: PathBuf = None;
+    /// Environment variable that holds it instead.
+    #[arg(long, value_name = "NAME", help_heading = "Key-encryption key")]
+    maybe kek_former_env: String = None;
+    /// Program and arguments that print it instead.
+    #[arg(long, value_delimiter = ' ', value_name = "PROGRAM ARG…", help_heading = "Key-encryption key")]
+    value kek_former_command: Vec<String> = Vec::new();
     /// Accept a file that its group or others may read, as some platforms mount secrets.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Key-encryption key")]
     value kek_any_mode: bool = false;
+
+    /// Keep all memory of the replica in memory: nothing of it is swapped out. Needs a process
+    /// without a limit of locked memory.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Memory")]
+    value memory_lock: bool = false;
+    /// Allow core dumps, and debuggers of the same user. They hold every secret that is in memory.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Memory")]
+    value memory_core_dumps: bool = false;
 
     /// How often the leader keeps its lease alive.
     #[arg(long, value_name = "TIME", help_heading = "Raft")]
@@ -510,17 +535,32 @@ impl Settings {
             }
             (PeerTls::Files, true) | (PeerTls::BuiltIn | PeerTls::Off, false) => {}
         }
-        match (&self.kek_file, &self.kek_env) {
-            (Some(_), Some(_)) => {
-                return Err(usage("kek_file and kek_env exclude each other: give one"));
+        let sources = [
+            self.kek_file.is_some(),
+            self.kek_env.is_some(),
+            !self.kek_command.is_empty(),
+        ];
+        let former = [
+            self.kek_former_file.is_some(),
+            self.kek_former_env.is_some(),
+            !self.kek_former_command.is_empty(),
+        ];
+        for (names, sources) in [
+            ("kek_file, kek_env and kek_command", sources),
+            (
+                "kek_former_file, kek_former_env and kek_former_command",
+                former,
+            ),
+        ] {
+            if sources.iter().filter(|given| **given).count() > 1 {
+                return Err(usage(format!("{names} exclude each other: give one")));
             }
-            (None, None) => {
-                return Err(advised(
-                    "no key-encryption key: neither --kek-file nor --kek-env is given",
-                    "`evermint keygen --out kek`, then `--kek-file kek`, on every replica the same",
-                ));
-            }
-            (Some(_), None) | (None, Some(_)) => {}
+        }
+        if !sources.contains(&true) {
+            return Err(advised(
+                "no key-encryption key: none of --kek-file, --kek-env and --kek-command is given",
+                "`evermint keygen --out kek`, then `--kek-file kek`, on every replica the same",
+            ));
         }
         for (name, listen, advertise) in [
             ("api", self.api_listen, &self.api_advertise),

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod bundle;
 pub mod cluster;
 pub mod environment;
+pub mod keys;
 pub mod part;
 pub mod profile;
 pub mod provider;

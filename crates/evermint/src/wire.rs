@@ -1,7 +1,7 @@
 //! The wiring: puts one replica together from settings, and takes it apart again in good order.
 //!
 //! ```text
-//! settings ─ KEK ──────────► keyring ◄── data keys of the state, whenever they change
+//! settings ─ KEKs ─────────► keyring ◄── data keys of the state, whenever they change
 //!          ─ data dir, peers ► node (Raft, sled): proposer and view for all below
 //!          ─ issuers ───────► minter ─► policy of the gateway
 //!                             actors: proposer, view, minter, keyring, journal
@@ -9,6 +9,7 @@
 //! ```
 
 mod config;
+mod keys;
 mod port;
 
 use std::net::SocketAddr;
@@ -16,13 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use evermint_core::port::{Proposer, StateView, Touched};
-use evermint_core::record::Key;
+use evermint_core::port::{Proposer, StateView};
 use evermint_gateway::{Ports, RaftStatus};
 use evermint_minter::{HttpMinter, SystemClock};
 use evermint_replica::Node;
 use evermint_seal::Keyring;
-use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{advised, usage};
 use crate::settings::Settings;
+use keys::Rotation;
 use port::{Control, Policy, Web, keep_status, raft_status};
 
 /// The directory of the mint journal, beside the store.
@@ -67,7 +67,11 @@ impl Replica {
     /// do about it.
     pub async fn start(settings: Settings) -> Result<Self> {
         settings.check()?;
-        let kek = config::kek(&settings)?;
+        let keyring = {
+            let settings = settings.clone();
+            tokio::task::spawn_blocking(move || keys::keyring(&settings))
+        };
+        let keyring = Arc::new(keyring.await.context("the key-encryption key")??);
         let admin = settings
             .admin_token_file
             .as_deref()
@@ -82,13 +86,12 @@ impl Replica {
             .map_err(|error| busy("clients", settings.api_listen, &error))?;
         let api_addr = listener.local_addr().context("the API's address")?;
 
-        let keyring = Arc::new(Keyring::new(kek.clone()));
-        let node = Node::start(config::node(&settings, &kek, &keyring, api_addr)?)
+        let node = Node::start(config::node(&settings, &keyring, api_addr)?)
             .await
             .map_err(|error| explain(error, &settings))?;
         let view: Arc<dyn StateView> = Arc::new(node.clone());
         let proposer: Arc<dyn Proposer> = Arc::new(node.clone());
-        load_keys(&keyring, view.as_ref())?;
+        keyring.follow(&view.state())?;
 
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let (loaded, ready) = watch::channel(keyring.active().is_some());
@@ -101,16 +104,23 @@ impl Replica {
                 outcome: raft_part.await.map(|()| true),
             }
         });
-        let keys = keep_keys(
+        let keys = keys::keep(
             Arc::clone(&view),
             Arc::clone(&keyring),
             loaded,
             stop.clone(),
         );
+        let rotation = Rotation {
+            proposer: Arc::clone(&proposer),
+            view: Arc::clone(&view),
+            keyring: Arc::clone(&keyring),
+            raft: raft.clone(),
+        };
+        let rotation = rotation.run(stop.clone());
         parts.spawn(async move {
             Ended {
                 part: "the keyring",
-                outcome: keys.await.map(|()| true),
+                outcome: futures::join!(keys, rotation).0.map(|()| true),
             }
         });
         let actors = run_actors(
@@ -238,6 +248,10 @@ fn explain(error: evermint_replica::Error, settings: &Settings) -> anyhow::Error
             format!("stop the replica that uses {dir}, or give this one a --data-dir of its own")
         }
         Error::Removed => format!("move {dir} away: the replica then joins as a new one"),
+        Error::WrongKek { lacking, .. } => format!(
+            "give this replica KEK {}: copy the key of another replica, or while it is being replaced give that one as --kek-former-file, -env or -command",
+            lacking.join(" and ")
+        ),
         Error::Config(_) => return usage(error.to_string()),
         Error::Format { .. }
         | Error::Damaged(_)
@@ -250,46 +264,6 @@ fn explain(error: evermint_replica::Error, settings: &Settings) -> anyhow::Error
         }
     };
     advised(error.to_string(), advice)
-}
-
-/// Loads the data keys of the newest state.
-fn load_keys(keyring: &Keyring, view: &dyn StateView) -> Result<(), evermint_seal::Error> {
-    let state = view.state();
-    keyring.load(state.data_keys.iter().map(|(id, key)| (*id, key.as_ref())))
-}
-
-/// Loads data keys whenever they change, and tells when the first is there. Fails when one cannot
-/// be used: a replica with the wrong KEK must not own credentials that it cannot open.
-async fn keep_keys(
-    view: Arc<dyn StateView>,
-    keyring: Arc<Keyring>,
-    loaded: watch::Sender<bool>,
-    stop: CancellationToken,
-) -> Result<()> {
-    let mut changes = view.changes();
-    // What was applied between the first load and the subscription.
-    load_keys(&keyring, view.as_ref())?;
-    loop {
-        loaded.send_if_modified(|ready| {
-            let before = std::mem::replace(ready, keyring.active().is_some());
-            before != *ready
-        });
-        let change = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            change = changes.next() => change,
-        };
-        let concerns_keys = match change.map(|change| change.touched) {
-            Some(Touched::Everything) => true,
-            Some(Touched::Keys(keys)) => keys.iter().any(|key| matches!(key, Key::DataKey(_))),
-            None => {
-                stop.cancelled().await;
-                return Ok(());
-            }
-        };
-        if concerns_keys {
-            load_keys(&keyring, view.as_ref())?;
-        }
-    }
 }
 
 /// Runs the actor tree from when the first data key is there until the replica stops. Whether all

@@ -73,6 +73,8 @@ pub const METHODS: &[Method] = &[
     row("/evermint.v1.Cluster/CreateJoinToken", Operator(Admin), "config:write", Everywhere),
 
     // It tells of all workspaces.
+    row("/evermint.v1.Keys/GetKeyStatus", Operator(Reader), "config:read", Everywhere),
+    row("/evermint.v1.Keys/RotateDataKey", Operator(Admin), "config:write", Everywhere),
     row("/evermint.v1.Audit/ListAudit", Operator(Reader), "config:read", Everywhere),
 
     row("/openshell.v1.OpenShell/Health", Anyone, "", Anywhere),

@@ -126,6 +126,9 @@ pub struct Peer {
     pub last_heard: Option<Duration>,
     /// Nothing of the history up to here is left in its log.
     pub erased: Option<Position>,
+    /// The names of the key-encryption keys that it has; first the one that it wants to wrap all
+    /// data keys.
+    pub keks: Vec<String>,
 }
 
 /// What a replica is to the group.

@@ -9,6 +9,7 @@ use evermint_proto::openshell::v1::open_shell_server::OpenShellServer;
 use evermint_proto::v1::audit_server::AuditServer;
 use evermint_proto::v1::cluster_server::ClusterServer;
 use evermint_proto::v1::inference_server::InferenceServer;
+use evermint_proto::v1::keys_server::KeysServer;
 use evermint_proto::v1::profiles_server::ProfilesServer;
 use evermint_proto::v1::providers_server::ProvidersServer;
 use evermint_proto::v1::ready::bundles_server::BundlesServer;
@@ -282,6 +283,7 @@ fn routes(
         .add_service(limited!(SandboxTokensServer))
         .add_service(limited!(BundlesServer))
         .add_service(limited!(ClusterServer))
+        .add_service(limited!(KeysServer))
         .add_service(limited!(AuditServer))
         .add_service(
             OpenShellServer::new(face.clone()).max_decoding_message_size(openshell::REQUEST_MAX),

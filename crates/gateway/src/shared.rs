@@ -232,24 +232,22 @@ impl Shared {
         self.seal(&Context::material(id, name), value)
     }
 
+    /// The keyring, with every data key of the newest state.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        self.views.load_keys(&self.state());
+        &self.ports.keyring
+    }
+
     /// Opens something of the state.
     pub(crate) fn open(&self, context: &Context<'_>, sealed: &Sealed) -> Result<Secret, Status> {
-        let keyring = &self.ports.keyring;
-        if keyring.active().is_none() {
-            self.views.load_keys(&self.state());
-        }
-        keyring.open(context, sealed).map_err(|error| {
+        self.keyring().open(context, sealed).map_err(|error| {
             tracing::error!(%error, "a secret could not be opened");
             status::internal("this replica cannot open secrets; its log says why")
         })
     }
 
     pub(crate) fn seal(&self, context: &Context<'_>, secret: &Secret) -> Result<Sealed, Status> {
-        let keyring = &self.ports.keyring;
-        if keyring.active().is_none() {
-            self.views.load_keys(&self.state());
-        }
-        keyring.seal(context, secret).map_err(|error| {
+        self.keyring().seal(context, secret).map_err(|error| {
             tracing::error!(%error, "a secret could not be sealed");
             status::internal("this replica cannot seal secrets; its log says why")
         })

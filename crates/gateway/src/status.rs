@@ -273,6 +273,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         Refusal::Stopped => (Code::FailedPrecondition, "stopped"),
         Refusal::NotRevocable(_) => (Code::FailedPrecondition, "not-revocable"),
         Refusal::GrantAtStake(_) => (Code::FailedPrecondition, "grant-at-stake"),
+        Refusal::KeysChanged => (Code::Aborted, "keys-changed"),
         // Those of placement and of the mint protocol concern owners, which propose past the
         // gateway.
         _ => (Code::Aborted, "stale"),

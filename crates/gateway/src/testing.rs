@@ -435,6 +435,7 @@ impl ClusterControl for FakeCluster {
             lag: Some(0),
             last_heard: Some(Duration::ZERO),
             erased: Some(self.state().meta.destroyed),
+            keks: self.0.keyring.kek_names(),
         };
         RaftStatus {
             role: Role::Leader,

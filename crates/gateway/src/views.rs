@@ -245,6 +245,7 @@ impl Views {
             return Some(ready);
         }
         made.outline = outline;
+        self.load_keys(&state);
         let newer = Arc::new(make(&made.inputs, &self.catalog, &self.keyring, now));
         made.ready = Some(Arc::clone(&newer));
         if (newer.generation, &newer.revision) != (ready.generation, &ready.revision) {
@@ -257,6 +258,7 @@ impl Views {
     /// Makes a bundle and keeps it, unless someone else does at the same time.
     fn keep(&self, id: SandboxId) -> Option<(Arc<Ready>, Arc<Entry>)> {
         let state = self.view.state();
+        self.load_keys(&state);
         let now = self.view.now();
         let inputs = bundle::inputs(&state, id)?;
         let ready = Arc::new(make(&inputs, &self.catalog, &self.keyring, now));
@@ -290,10 +292,9 @@ impl Views {
         entries.values().cloned().collect()
     }
 
-    /// Makes the data keys of `state` known to the keyring.
+    /// Makes the data keys of `state` known to the keyring. Costs a look if they are.
     pub(crate) fn load_keys(&self, state: &State) {
-        let keys = state.data_keys.iter().map(|(id, key)| (*id, key.as_ref()));
-        if let Err(error) = self.keyring.load(keys) {
+        if let Err(error) = self.keyring.follow(state) {
             tracing::error!(%error, "a data key cannot be used");
         }
     }

@@ -9,7 +9,7 @@ use evermint_core::admission::JoinTicket;
 use evermint_core::port::Clock;
 use evermint_core::secret::{DataKeyId, WrappedKey};
 use evermint_core::settings::Settings;
-use evermint_seal::{Kek, Keyring};
+use evermint_seal::Keyring;
 
 use crate::clock::SystemClock;
 use crate::error::Error;
@@ -30,6 +30,9 @@ pub struct Config {
     /// Allows this replica to found a new cluster, if none of its peers is in one. When several
     /// replicas that list each other may, the one with the smallest peer address does.
     pub bootstrap: Option<Bootstrap>,
+    /// The names of the key-encryption keys that this replica has; first the one that is to wrap
+    /// all data keys. A cluster that uses another one gives it no place.
+    pub keks: Vec<String>,
     /// Mutual TLS between replicas; without it, replicas trust whoever reaches their port.
     pub tls: Option<Tls>,
     /// Times.
@@ -65,9 +68,8 @@ pub enum Tls {
 /// The cluster's own authority signs the certificates of its replicas.
 #[derive(Clone, Debug)]
 pub struct BuiltInTls {
-    /// Seals the key of a replica that has no state yet.
-    pub kek: Kek,
-    /// Opens the authority's key.
+    /// Opens the authority's key; its key-encryption keys seal the key of a replica that has no
+    /// state yet.
     pub keyring: Arc<Keyring>,
     /// How long a certificate is good for; it is renewed at half of that. At least a second.
     pub lifetime: Duration,
@@ -156,6 +158,7 @@ impl Config {
             api_address: String::new(),
             peers: Vec::new(),
             bootstrap: None,
+            keks: Vec::new(),
             tls: None,
             timing: Timing::default(),
             snapshots: Snapshots::default(),

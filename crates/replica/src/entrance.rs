@@ -16,6 +16,7 @@ use tonic::Code;
 
 use crate::config::{Bootstrap, Config};
 use crate::error::Error;
+use crate::hearsay::names;
 use crate::identity::{ClusterId, Identity, Member};
 use crate::local::Local;
 use crate::peers::Peers;
@@ -38,7 +39,8 @@ pub(crate) const FOUNDER: ReplicaId = ReplicaId(1);
 /// Waits until this replica has a place, or may found a cluster.
 ///
 /// # Errors
-/// [`Error::Config`] if it will not be let in as it is.
+/// [`Error::WrongKek`] if the cluster's data keys would not open here; [`Error::Config`] if it
+/// will not be let in as it is.
 pub(crate) async fn find_place(
     config: &Config,
     peers: &Peers,
@@ -60,7 +62,7 @@ pub(crate) async fn find_place(
             match answer {
                 Ok(answer) if answer.replica != 0 => match newcomer.join(peer).await {
                     Ok(member) => return Ok(member),
-                    Err(Unjoined::Never(problem)) => return Err(Error::Config(problem)),
+                    Err(Unjoined::Never(error)) => return Err(error),
                     Err(Unjoined::NotYet(error)) => {
                         tracing::info!(%peer, error, "cannot join yet");
                     }
@@ -103,7 +105,7 @@ enum Unjoined {
     /// Another try may help.
     NotYet(String),
     /// Somebody has to do something first.
-    Never(String),
+    Never(Error),
 }
 
 impl From<String> for Unjoined {
@@ -132,19 +134,21 @@ impl Newcomer<'_> {
     }
 
     async fn join(&self, peer: &str) -> Result<Member, Unjoined> {
+        let never = |problem| Unjoined::Never(Error::Config(problem));
         let mut request = wire::JoinRequest {
             installation: self.identity.installation.0.to_be_bytes().to_vec().into(),
             peer_address: self.peer_address.to_owned(),
             api_address: self.config.api_address.clone(),
+            keks: self.config.keks.clone(),
             ..wire::JoinRequest::default()
         };
         if let Security::BuiltIn(built_in) = self.security {
             let ticket = built_in.ticket().ok_or_else(|| {
                 let needed = Refusal::JoinTokenNeeded;
-                Unjoined::Never(format!("{peer} is in a cluster: {needed}"))
+                never(format!("{peer} is in a cluster: {needed}"))
             })?;
             request.token = ticket.token.expose().to_vec().into();
-            let asked = built_in.ask().map_err(|e| Unjoined::Never(e.to_string()))?;
+            let asked = built_in.ask().map_err(Unjoined::Never)?;
             request.certificate_request = asked.into();
         }
         let mut client = self.peers.stranger(peer)?;
@@ -152,11 +156,17 @@ impl Newcomer<'_> {
         let answer = joining.await.map_err(|_| "no answer in time".to_owned())?;
         let answer = answer.map_err(|status| match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => {
-                Unjoined::Never(format!("{peer}: {}", status.message()))
+                never(format!("{peer}: {}", status.message()))
             }
             _ => Unjoined::NotYet(status.message().to_owned()),
         })?;
         let answer = answer.into_inner();
+        if !answer.keks_lacking.is_empty() {
+            return Err(Unjoined::Never(Error::WrongKek {
+                lacking: names(answer.keks_lacking),
+                given: self.config.keks.clone(),
+            }));
+        }
         if let Security::BuiltIn(built_in) = self.security {
             built_in.answered(&answer)?;
         }

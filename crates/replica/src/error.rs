@@ -16,6 +16,18 @@ pub enum Error {
     /// Stop the other process, or give this one a directory of its own.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// Start it with the key-encryption key of the cluster.
+    #[error(
+        "the cluster uses KEK {}, of which this replica has none (it has {})",
+        .lacking.join(" and "),
+        if .given.is_empty() { "no KEK".to_owned() } else { format!("KEK {}", .given.join(" and ")) }
+    )]
+    WrongKek {
+        /// The names of those that it would need.
+        lacking: Vec<String>,
+        /// The names of those that it has.
+        given: Vec<String>,
+    },
     /// Use the build that wrote the store.
     #[error("the store has format {found}, this build knows {known}")]
     Format {

@@ -14,17 +14,18 @@ use evermint_proto::replica::v1 as wire;
 pub(crate) struct Hearsay(Mutex<BTreeMap<ReplicaId, Word>>);
 
 /// What a replica said of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) session: SessionId,
     /// When it came, by the time since boot.
     pub(crate) at: MonoMs,
     pub(crate) applied: Position,
     pub(crate) erased: Position,
+    pub(crate) keks: Vec<String>,
 }
 
 /// What is known of one replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// Its life.
     pub session: SessionId,
@@ -34,6 +35,9 @@ pub struct Heard {
     pub applied: Position,
     /// Nothing of the history up to here is left in its log.
     pub erased: Position,
+    /// The names of the key-encryption keys that it has; first the one that is to wrap all data
+    /// keys.
+    pub keks: Vec<String>,
 }
 
 impl Hearsay {
@@ -51,6 +55,7 @@ impl Hearsay {
                 at: now - Duration::from_millis(heard.age_ms),
                 applied: Position(heard.applied),
                 erased: Position(heard.erased),
+                keks: names(heard.keks),
             };
             Some((ReplicaId(heard.replica), word))
         });
@@ -66,6 +71,7 @@ impl Hearsay {
             age_ms: millis(now.since(word.at)),
             applied: word.applied.0,
             erased: word.erased.0,
+            keks: word.keks.clone(),
         });
         told.collect()
     }
@@ -83,6 +89,7 @@ impl Hearsay {
             age: now.since(word.at),
             applied: word.applied,
             erased: word.erased,
+            keks: word.keks.clone(),
         };
         known.iter().map(|(id, word)| (*id, of(word))).collect()
     }
@@ -90,6 +97,15 @@ impl Hearsay {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ReplicaId, Word>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Most key-encryption keys that a replica can have, and the longest name of one, in bytes.
+const KEKS_MAX: (usize, usize) = (4, 64);
+
+/// The names that a peer sent, if they can be any.
+pub(crate) fn names(keks: Vec<String>) -> Vec<String> {
+    let keks = keks.into_iter().filter(|name| name.len() <= KEKS_MAX.1);
+    keks.take(KEKS_MAX.0).collect()
 }
 
 #[cfg(test)]
@@ -104,6 +120,7 @@ mod tests {
             at: MonoMs(at),
             applied: Position(40),
             erased: Position(30),
+            keks: vec!["k".to_owned()],
         };
         leader.hear(ReplicaId(1), word(1_000));
         leader.hear(ReplicaId(2), word(700));

@@ -13,7 +13,7 @@ use openraft::ServerState;
 
 use crate::batch::Batcher;
 use crate::clock::Timekeeper;
-use crate::config::Timing;
+use crate::config::{Config, Timing};
 use crate::duties::Duties;
 use crate::hearsay::{Hearsay, Word};
 use crate::identity::Member;
@@ -32,6 +32,8 @@ pub(crate) struct Local {
     pub(crate) batcher: Batcher,
     pub(crate) duties: Duties,
     pub(crate) timing: Timing,
+    /// The names of the key-encryption keys that this replica has.
+    pub(crate) keks: Vec<String>,
     /// This replica is about to stop, and wants no shards.
     pub(crate) draining: AtomicBool,
     /// The leader said that this replica is no member.
@@ -60,8 +62,9 @@ impl Local {
         views: Arc<Views>,
         clock: Timekeeper,
         peers: Peers,
-        timing: Timing,
+        config: &Config,
     ) -> Self {
+        let timing = config.timing;
         Self {
             me,
             session,
@@ -72,6 +75,7 @@ impl Local {
             peers,
             duties: Duties::new(timing.lost_after),
             timing,
+            keks: config.keks.clone(),
             draining: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             hearsay: Hearsay::default(),
@@ -97,6 +101,7 @@ impl Local {
             at: self.clock.boot(),
             applied: self.views.state().meta.position,
             erased: self.erased(),
+            keks: self.keks.clone(),
         }
     }
 

@@ -57,8 +57,8 @@ impl Node {
     /// peers as long as it takes.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::InUse`], [`Error::Format`], [`Error::Damaged`] and
-    /// [`Error::Io`] say why it cannot start.
+    /// [`Error::Config`], [`Error::InUse`], [`Error::WrongKek`], [`Error::Format`],
+    /// [`Error::Damaged`] and [`Error::Io`] say why it cannot start.
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.validate()?;
         let clock = Timekeeper::new(config.clock.clone());
@@ -127,8 +127,7 @@ impl Node {
             .await
             .map_err(|e| Error::Stopped(e.to_string()))?;
         let session = SessionId(Uuid::new_v4().as_u128());
-        let timing = config.timing;
-        let local = Local::new(me, session, raft, views, clock, peers, timing);
+        let local = Local::new(me, session, raft, views, clock, peers, &config);
         let node = Self(Arc::new(Inner {
             local: Arc::new(local),
             store,

@@ -15,7 +15,7 @@ use evermint_core::time::{MonoMs, UnixMs, millis};
 use evermint_proto::replica::v1 as wire;
 use evermint_proto::replica::v1::beat_response::Result as Beaten;
 
-use crate::hearsay::Word;
+use crate::hearsay::{Word, names};
 use crate::local::Local;
 use crate::members;
 
@@ -80,6 +80,7 @@ pub(crate) async fn beat(local: &Local) -> Result<Option<(Position, MonoMs)>, St
         applied: local.views.state().meta.position.0,
         draining: local.draining.load(Ordering::Relaxed),
         erased: local.erased().0,
+        keks: local.keks.clone(),
     };
     let mut client = local.client(leader)?;
     let response = client.beat(request).await.map_err(|e| e.to_string())?;
@@ -121,6 +122,7 @@ pub(crate) fn answer(local: &Local, from: ReplicaId, request: &wire::BeatRequest
             at: local.clock.boot(),
             applied: Position(request.applied),
             erased: Position(request.erased),
+            keks: names(request.keks.clone()),
         };
         local.hearsay.hear(from, word);
     }

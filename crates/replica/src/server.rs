@@ -3,6 +3,7 @@
 //! It is open before the replica has a place in a cluster, so that newcomers see each other; all
 //! but `Hello` is refused until then.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -312,6 +313,9 @@ impl Replica for Service {
             Security::BuiltIn(built_in) => {
                 let asked = built_in.asked(&request)?;
                 self.0.knows(local, &asked).await?;
+                if let Some(refused) = without_kek(local, &request) {
+                    return Ok(Response::new(refused));
+                }
                 let admit = Command::AdmitReplica {
                     token: asked.token,
                     installation,
@@ -336,6 +340,9 @@ impl Replica for Service {
                     let name = name.map_err(Status::invalid_argument)?;
                     security::check_certificate(&extensions, name.as_ref())?;
                 }
+                if let Some(refused) = without_kek(local, &request) {
+                    return Ok(Response::new(refused));
+                }
                 let register = Command::RegisterReplica {
                     installation,
                     peer_address: request.peer_address,
@@ -346,6 +353,26 @@ impl Replica for Service {
             }
         }
     }
+}
+
+/// The answer to a newcomer that could not open what is sealed here.
+fn without_kek(local: &Local, request: &wire::JoinRequest) -> Option<wire::JoinResponse> {
+    let state = local.views.state();
+    let in_use: BTreeSet<&String> = state.data_keys.values().map(|key| &key.kek).collect();
+    let lacking = in_use.into_iter().filter(|k| !request.keks.contains(*k));
+    let keks_lacking: Vec<String> = lacking.cloned().collect();
+    if keks_lacking.is_empty() {
+        return None;
+    }
+    tracing::warn!(
+        peer = request.peer_address,
+        lacks = keks_lacking.join(" and "),
+        "a replica with another key-encryption key was given no place"
+    );
+    Some(wire::JoinResponse {
+        keks_lacking,
+        ..wire::JoinResponse::default()
+    })
 }
 
 impl Door {

@@ -39,10 +39,11 @@ impl Site {
     }
 
     fn config(&self, home: &Home, ticket: Option<JoinTicket>) -> Config {
+        let keyring = Arc::new(Keyring::new(self.kek.clone()));
         Config {
+            keks: keyring.kek_names(),
             tls: Some(Tls::BuiltIn(BuiltInTls {
-                kek: self.kek.clone(),
-                keyring: Arc::new(Keyring::new(self.kek.clone())),
+                keyring,
                 lifetime: self.lifetime,
                 ticket,
             })),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use evermint_core::id::{CredentialId, CredentialKey, InstallationId, SigningKeyId, TicketId};
+use evermint_core::keys::Place;
 
 /// The place that a value is sealed for; it opens nowhere else, so that whoever can write to the
 /// store still cannot pass one object's secret off as another's.
@@ -85,6 +86,25 @@ impl<'a> Context<'a> {
             Self::Authority => encode(&[b"authority"]),
             Self::Newcomer { installation } => {
                 encode(&[b"newcomer", &installation.0.to_be_bytes()])
+            }
+        }
+    }
+}
+
+impl<'a> From<&'a Place> for Context<'a> {
+    fn from(place: &'a Place) -> Self {
+        match place {
+            Place::Value { credential, output } => Self::value(credential, output),
+            Place::Material { credential, name } => Self::material(credential, name),
+            Place::SigningKey(id) => Self::signing_key(*id),
+            Place::Authority => Self::Authority,
+            // What is revoked was moved as it was sealed.
+            Place::RevokedMaterial { revocation, name } => {
+                Self::material(&revocation.credential, name)
+            }
+            Place::RevokedToken { revocation, .. } => {
+                let credential = &revocation.credential;
+                Self::value(credential, &credential.key)
             }
         }
     }

@@ -30,6 +30,14 @@ pub enum Error {
         "the environment variable {0} is not set; it must hold the KEK: 32 bytes in base64 or hex"
     )]
     KekVariable(String),
+    /// The command did not print a key.
+    #[error("the KEK command {program} {problem}; run it by hand, as the replica's user")]
+    KekCommand {
+        /// The program, without its arguments.
+        program: String,
+        /// What happened.
+        problem: String,
+    },
     /// What was found is no key.
     #[error(
         "{origin} holds no KEK: {problem}; expected are 32 random bytes, as base64 or hex (make one with `openssl rand -base64 32`)"
@@ -42,7 +50,7 @@ pub enum Error {
     },
     /// The data key was wrapped by another key-encryption key.
     #[error(
-        "the KEK is not the one that wrapped data key {}: expected KEK {expected}, got KEK {got}; start this replica with the KEK that the cluster was bootstrapped with",
+        "the KEK is not the one that wrapped data key {}: needed is KEK {expected}, given is KEK {got}; start this replica with KEK {expected}, as its only KEK or, while the KEK is rotated, as the former one beside the new (kek_former_file, _env or _command)",
         data_key.0
     )]
     WrongKek {
@@ -50,7 +58,7 @@ pub enum Error {
         data_key: DataKeyId,
         /// The name of the key that wrapped it.
         expected: String,
-        /// The name of the key at hand.
+        /// The names of the keys at hand.
         got: String,
     },
     /// The wrapped key does not open although the key-encryption key is the right one.

@@ -1,10 +1,11 @@
-//! The key-encryption key: from a file or the environment, never from the cluster.
+//! The key-encryption key: from a file, the environment or a command, never from the cluster.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -12,8 +13,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 use evermint_core::secret::Secret;
 use zeroize::Zeroizing;
 
-use crate::Error;
 use crate::aead::{Cipher, KEY_LEN, random};
+use crate::{Error, command};
 
 /// The longest key file that is read, in bytes.
 const FILE_MAX: u64 = 4096;
@@ -81,6 +82,28 @@ impl Kek {
             .ok_or_else(|| Error::KekVariable(variable.to_owned()))?;
         Self::from_text(&text).map_err(|problem| Error::KekMalformed {
             origin: format!("the environment variable {variable}"),
+            problem,
+        })
+    }
+
+    /// Reads the key from what a command prints, in base64, in hex or as 32 raw bytes. The first
+    /// of `line` is the program, the rest its arguments; no shell reads them. Blocks for at most
+    /// `bound`.
+    ///
+    /// # Errors
+    /// [`Error::KekCommand`] or [`Error::KekMalformed`].
+    pub fn from_command(line: &[String], bound: Duration) -> Result<Self, Error> {
+        let (program, arguments) = line.split_first().ok_or_else(|| Error::KekCommand {
+            program: "(none)".to_owned(),
+            problem: "is empty".to_owned(),
+        })?;
+        let output = command::run(program, arguments, bound);
+        let output = output.map_err(|problem| Error::KekCommand {
+            program: program.clone(),
+            problem,
+        })?;
+        Self::parse(&output).map_err(|problem| Error::KekMalformed {
+            origin: format!("the output of {program}"),
             problem,
         })
     }
@@ -220,6 +243,26 @@ mod tests {
         assert!(error.to_string().contains("/nonexistent/kek"), "{error}");
         let error = Kek::from_env("EVERMINT_TEST_NO_SUCH_KEK").unwrap_err();
         assert!(error.to_string().contains("EVERMINT_TEST_NO_SUCH_KEK"));
+    }
+
+    #[test]
+    fn a_command_prints_the_key_and_errors_do_not_repeat_it() {
+        let kek = Kek::generate().unwrap();
+        let text = kek.to_base64();
+        let text = text.expose_str().unwrap();
+        let run = |script: String| {
+            let line = ["/bin/sh".to_owned(), "-c".to_owned(), script];
+            Kek::from_command(&line, Duration::from_secs(60))
+        };
+        assert_eq!(run(format!("echo {text}")).unwrap().name(), kek.name());
+        for script in [format!("echo {text}{text}"), format!("echo {text}; false")] {
+            let error = run(script).unwrap_err().to_string();
+            assert!(
+                error.contains("/bin/sh") && !error.contains(text),
+                "{error}"
+            );
+        }
+        assert!(Kek::from_command(&[], Duration::from_secs(1)).is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use evermint_core::keys;
 use evermint_core::secret::{DataKeyId, Sealed, Secret, WrappedKey};
+use evermint_core::state::State;
 use zeroize::Zeroizing;
 
 use crate::aead::{Cipher, KEY_LEN, random};
@@ -18,8 +20,11 @@ const WRAP: &[u8] = b"evermint/wrap/1";
 /// # Errors
 /// [`Error::NoRandomness`].
 pub fn generate_data_key(kek: &Kek) -> Result<WrappedKey, Error> {
-    let key = Zeroizing::new(random::<KEY_LEN>()?);
-    let (nonce, ciphertext) = kek.wrapping().seal(WRAP, &*key)?;
+    wrap(kek, &*Zeroizing::new(random::<KEY_LEN>()?))
+}
+
+fn wrap(kek: &Kek, key: &[u8]) -> Result<WrappedKey, Error> {
+    let (nonce, ciphertext) = kek.wrapping().seal(WRAP, key)?;
     Ok(WrappedKey {
         kek: kek.name(),
         nonce,
@@ -30,6 +35,8 @@ pub fn generate_data_key(kek: &Kek) -> Result<WrappedKey, Error> {
 /// Seals and opens. Shared between threads; one for each process.
 pub struct Keyring {
     kek: Kek,
+    /// The key-encryption key before that, while it is being replaced.
+    former: Option<Kek>,
     keys: RwLock<BTreeMap<DataKeyId, Arc<Cipher>>>,
 }
 
@@ -38,13 +45,54 @@ impl Keyring {
     pub fn new(kek: Kek) -> Self {
         Self {
             kek,
+            former: None,
             keys: RwLock::default(),
         }
     }
 
-    /// The name of the key-encryption key.
+    /// Opens what `former` wrapped too: while the cluster goes from that one to the other.
+    #[must_use]
+    pub fn with_former(self, former: Kek) -> Self {
+        Self {
+            former: Some(former),
+            ..self
+        }
+    }
+
+    /// A keyring with the same key-encryption keys and no data key, for what has one of its own.
+    #[must_use]
+    pub fn without_data_keys(&self) -> Self {
+        Self {
+            kek: self.kek.clone(),
+            former: self.former.clone(),
+            keys: RwLock::default(),
+        }
+    }
+
+    /// The name of the key-encryption key that is to wrap all data keys.
     pub fn kek_name(&self) -> String {
         self.kek.name()
+    }
+
+    /// The names of all key-encryption keys at hand, the one that is to wrap all data keys first.
+    pub fn kek_names(&self) -> Vec<String> {
+        self.keks().map(Kek::name).collect()
+    }
+
+    fn keks(&self) -> impl Iterator<Item = &Kek> {
+        std::iter::once(&self.kek).chain(&self.former)
+    }
+
+    /// Unwraps the data keys of `state`, if there is one that is not known yet. Costs a look at the
+    /// newest.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn follow(&self, state: &State) -> Result<(), Error> {
+        if self.active() >= keys::newest(state).map(|(id, _)| id) {
+            return Ok(());
+        }
+        self.load(state.data_keys.iter().map(|(id, key)| (*id, key.as_ref())))
     }
 
     /// Unwraps the data keys that are not known yet. To be called with all data keys of the state
@@ -108,20 +156,48 @@ impl Keyring {
         keys.get(&id).cloned()
     }
 
-    fn unwrap_key(&self, id: DataKeyId, wrapped: &WrappedKey) -> Result<Cipher, Error> {
-        let got = self.kek.name();
-        if wrapped.kek != got {
-            return Err(Error::WrongKek {
-                data_key: id,
-                expected: wrapped.kek.clone(),
-                got,
-            });
-        }
-        let clear = self
-            .kek
+    /// A new data key for a new cluster.
+    ///
+    /// # Errors
+    /// [`Error::NoRandomness`].
+    pub fn first_data_key(&self) -> Result<WrappedKey, Error> {
+        generate_data_key(&self.kek)
+    }
+
+    /// A new data key, wrapped by the key-encryption key of that name.
+    pub(crate) fn generate_under(&self, newest: DataKeyId, kek: &str) -> Result<WrappedKey, Error> {
+        generate_data_key(self.kek(newest, kek)?)
+    }
+
+    /// The same data key, wrapped by the key-encryption key that is to wrap all.
+    pub(crate) fn rewrap(&self, id: DataKeyId, wrapped: &WrappedKey) -> Result<WrappedKey, Error> {
+        wrap(&self.kek, &self.unwrap_bytes(id, wrapped)?)
+    }
+
+    /// The key-encryption key of that name, which `data_key` needs.
+    fn kek(&self, data_key: DataKeyId, name: &str) -> Result<&Kek, Error> {
+        let kek = self.keks().find(|kek| kek.name() == name);
+        kek.ok_or_else(|| Error::WrongKek {
+            data_key,
+            expected: name.to_owned(),
+            got: self.kek_names().join(" and "),
+        })
+    }
+
+    fn unwrap_bytes(
+        &self,
+        id: DataKeyId,
+        wrapped: &WrappedKey,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let kek = self.kek(id, &wrapped.kek)?;
+        let opened = kek
             .wrapping()
-            .open(WRAP, wrapped.nonce, &wrapped.ciphertext)
-            .map_err(|_| Error::DamagedDataKey(id))?;
+            .open(WRAP, wrapped.nonce, &wrapped.ciphertext);
+        opened.map_err(|_| Error::DamagedDataKey(id))
+    }
+
+    fn unwrap_key(&self, id: DataKeyId, wrapped: &WrappedKey) -> Result<Cipher, Error> {
+        let clear = self.unwrap_bytes(id, wrapped)?;
         let key = clear.as_slice().try_into();
         Ok(Cipher::new(key.map_err(|_| Error::DamagedDataKey(id))?))
     }

@@ -163,6 +163,16 @@ impl Cluster {
         config::kek(self.root())
     }
 
+    /// The configuration file of a replica.
+    pub fn config(&self, n: usize) -> &Path {
+        &self.replicas[n].config
+    }
+
+    /// Gives a replica, from its next start on, another key-encryption key and the one before it.
+    pub fn rekey(&self, n: usize, kek: &Path, former: Option<&Path>) {
+        config::rekey(&self.replicas[n].config, kek, former);
+    }
+
     fn root(&self) -> &Path {
         self.dir.as_ref().expect("until it is dropped").path()
     }

@@ -78,6 +78,19 @@ pub(crate) fn serve(command: &mut Command, config: &Path) {
     }
 }
 
+/// Puts other key-encryption keys into a configuration file.
+pub(crate) fn rekey(config: &Path, kek: &Path, former: Option<&Path>) {
+    let text = std::fs::read_to_string(config).expect("a configuration");
+    let (before, after) = text.split_once("[kek]\n").expect("keys");
+    let (_, after) = after.split_once("\n\n").expect("another section");
+    let mut keys = format!("file = \"{}\"", kek.display());
+    if let Some(former) = former {
+        keys.push_str(&format!("\nformer_file = \"{}\"", former.display()));
+    }
+    let text = format!("{before}[kek]\n{keys}\n\n{after}");
+    std::fs::write(config, text).expect("a configuration");
+}
+
 /// Writes the configuration file of one of `all` replicas.
 pub(crate) fn write(options: &Options, dir: &Path, replica: &Replica, all: &[Replica]) {
     let is_first = all

@@ -4,11 +4,12 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: `admission`, `cluster`, `platform`, `provider`, `profile`,
-//! `refresh`, `route`, `sandbox`, `mint`, the mint protocol, and `revocation`.
+//! Each family of commands has a file: `admission`, `cluster`, `keys`, `platform`, `provider`,
+//! `profile`, `refresh`, `route`, `sandbox`, `mint`, the mint protocol, and `revocation`.
 
 mod admission;
 mod cluster;
+mod keys;
 mod mint;
 mod platform;
 mod profile;
@@ -73,6 +74,7 @@ fn is_idempotent(command: &Command) -> bool {
             | Command::AssignShards { .. }
             | Command::RegisterReplica { .. }
             | Command::AdmitReplica { .. }
+            | Command::Reseal { .. }
     )
 }
 
@@ -277,6 +279,10 @@ impl Tx<'_> {
                 tries,
                 failure,
             } => self.settle_revocation(revocation, *tries, failure.as_ref()),
+
+            Command::AddDataKey { id, wrapped } => self.add_data_key(*id, wrapped),
+            Command::RewrapDataKeys { joined, keys } => self.rewrap_data_keys(*joined, keys),
+            Command::Reseal { items } => self.reseal(items),
         }
     }
 

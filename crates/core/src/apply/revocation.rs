@@ -293,7 +293,10 @@ impl Tx<'_> {
         })
     }
 
-    fn open_revocation(&self, id: &RevocationId) -> Result<(Revocation, Box<Work>), Refusal> {
+    pub(super) fn open_revocation(
+        &self,
+        id: &RevocationId,
+    ) -> Result<(Revocation, Box<Work>), Refusal> {
         let known = self.state.revocations.get(id);
         let revocation = known.ok_or(Refusal::NotFound(Kind::Revocation))?;
         match &revocation.stage {
@@ -346,7 +349,7 @@ impl Tx<'_> {
         super::provider::check_count("open revocations", open + more, OPEN_MAX)
     }
 
-    fn put_revocation(&mut self, revocation: Revocation) {
+    pub(super) fn put_revocation(&mut self, revocation: Revocation) {
         let id = revocation.id.clone();
         self.touched.insert(Key::Revocation(id.clone()));
         self.state.revocations.insert(id, Arc::new(revocation));

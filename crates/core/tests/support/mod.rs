@@ -67,15 +67,19 @@ pub fn failure(class: FailureClass) -> Failure {
     }
 }
 
+pub fn bootstrap_key() -> WrappedKey {
+    WrappedKey {
+        kek: "k".to_owned(),
+        nonce: [0; 12],
+        ciphertext: vec![1],
+    }
+}
+
 pub fn bootstrap() -> Command {
     Command::Bootstrap {
         settings: Settings::default(),
         data_key: DataKeyId(1),
-        wrapped: WrappedKey {
-            kek: "k".to_owned(),
-            nonce: [0; 12],
-            ciphertext: vec![1],
-        },
+        wrapped: bootstrap_key(),
         installation: InstallationId(1),
         peer_address: "127.0.0.1:1".to_owned(),
         api_address: "http://127.0.0.1:2".to_owned(),

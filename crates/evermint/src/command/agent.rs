@@ -17,6 +17,7 @@ use evermint_client::{Client, Renewals};
 use crate::cli::ClientArgs;
 use crate::duration::Time;
 use crate::exit::{advised, usage};
+use crate::memory;
 use crate::serve::{Stop, log_to_stderr};
 use crate::settings::LogFormat;
 
@@ -248,6 +249,7 @@ impl Command {
     /// # Errors
     /// What it cannot be started for.
     pub async fn run(self, client: &ClientArgs) -> Result<ExitCode> {
+        memory::conceal()?;
         match self {
             Self::Serve {
                 listen,

@@ -11,7 +11,7 @@ use evermint_gateway::{
     AdminToken, Bounds, ClientCertificates, GatewayKey, Limits, Oidc, TlsFiles, TokenRules,
     UpstreamGateway,
 };
-use evermint_seal::{FileAccess, Kek, Keyring, generate_data_key};
+use evermint_seal::Keyring;
 
 use crate::exit::{advised, usage};
 use crate::settings::{PeerTls, Settings};
@@ -21,26 +21,6 @@ const FIRST_DATA_KEY: DataKeyId = DataKeyId(1);
 
 /// The shortest admin token, in characters.
 const TOKEN_MIN: usize = 16;
-
-pub(super) fn kek(settings: &Settings) -> Result<Kek> {
-    let access = if settings.kek_any_mode {
-        FileAccess::Any
-    } else {
-        FileAccess::OwnerOnly
-    };
-    match (&settings.kek_file, &settings.kek_env) {
-        (Some(path), _) if !path.exists() => Err(advised(
-            format!("there is no key-encryption key at {}", path.display()),
-            format!(
-                "`evermint keygen --out {}` for a new cluster; for one that exists, copy the file of another replica",
-                path.display()
-            ),
-        )),
-        (Some(path), _) => Ok(Kek::from_file(path, access)?),
-        (None, Some(variable)) => Ok(Kek::from_env(variable)?),
-        (None, None) => Err(usage("kek_file or kek_env is needed")),
-    }
-}
 
 pub(super) fn admin_token(path: &Path) -> Result<AdminToken> {
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -89,7 +69,6 @@ pub(super) fn issuers(settings: &Settings) -> Result<evermint_minter::Config> {
 
 pub(super) fn node(
     settings: &Settings,
-    kek: &Kek,
     keyring: &Arc<Keyring>,
     api_addr: SocketAddr,
 ) -> Result<evermint_replica::Config> {
@@ -104,18 +83,18 @@ pub(super) fn node(
         format!("{scheme}://{api_addr}")
     });
     config.peers.clone_from(&settings.peers);
+    config.keks = keyring.kek_names();
     if settings.init {
         config.bootstrap = Some(evermint_replica::Bootstrap {
             settings: settings.cluster(),
             data_key: FIRST_DATA_KEY,
-            wrapped: generate_data_key(kek)?,
+            wrapped: keyring.first_data_key()?,
         });
     }
     config.tls = match settings.peer_tls() {
         PeerTls::Off => None,
         PeerTls::BuiltIn => Some(evermint_replica::Tls::BuiltIn(
             evermint_replica::BuiltInTls {
-                kek: kek.clone(),
                 keyring: Arc::clone(keyring),
                 lifetime: settings.peer_tls_lifetime.get(),
                 ticket: settings

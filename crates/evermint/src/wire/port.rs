@@ -124,6 +124,7 @@ pub(super) fn raft_status(status: Status) -> RaftStatus {
         peer.session = Some(heard.session);
         peer.last_heard = Some(heard.age);
         peer.erased = Some(heard.erased);
+        peer.keks = heard.keks;
     }
     for (id, lag) in status.lag {
         peers.entry(id).or_default().lag = lag;

@@ -6,6 +6,7 @@ mod bundles;
 mod cluster;
 mod configure;
 mod inference;
+mod keys;
 mod page;
 mod profiles;
 mod providers;

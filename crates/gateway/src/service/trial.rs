@@ -210,7 +210,7 @@ impl Services {
         sealed: &Sealed,
     ) -> Result<Result<Secret, String>, Status> {
         use evermint_seal::Error;
-        match self.ports.keyring.open(context, sealed) {
+        match self.keyring().open(context, sealed) {
             Ok(secret) => Ok(Ok(secret)),
             Err(Error::UnknownDataKey(_) | Error::NoDataKey) => Err(status::no_key()),
             Err(error) => Ok(Err(error.to_string())),

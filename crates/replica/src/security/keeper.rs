@@ -74,7 +74,7 @@ impl BuiltIn {
         data_dir: &Path,
         identity: &Identity,
     ) -> Result<Self, Error> {
-        let newcomer = Newcomer::open(data_dir, &config.kek, identity.installation)?;
+        let newcomer = Newcomer::open(data_dir, &config.keyring, identity.installation)?;
         let nobody = identity_of(
             nobodys(&newcomer.key).map_err(unusable)?,
             None,

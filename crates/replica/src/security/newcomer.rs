@@ -4,11 +4,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evermint_core::id::InstallationId;
 use evermint_core::secret::{DataKeyId, Sealed, Secret, WrappedKey};
-use evermint_seal::{Context, Kek, Keyring, generate_data_key};
+use evermint_seal::{Context, Keyring};
 use rcgen::KeyPair;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ const DATA_KEY: DataKeyId = DataKeyId(0);
 /// A replica that has no state yet.
 pub(crate) struct Newcomer {
     path: PathBuf,
-    kek: Kek,
+    keyring: Arc<Keyring>,
     installation: InstallationId,
     pub(super) key: KeyPair,
     pub(super) admitted: Option<Admitted>,
@@ -54,7 +55,7 @@ impl Newcomer {
     /// [`write`](Self::write).
     pub(crate) fn open(
         data_dir: &Path,
-        kek: &Kek,
+        keyring: &Arc<Keyring>,
         installation: InstallationId,
     ) -> Result<Self, Error> {
         let path = data_dir.join(FILE);
@@ -62,7 +63,7 @@ impl Newcomer {
             Ok(bytes) => {
                 let damaged = || Damage::new(FILE, "cannot be read");
                 let stored: Stored = postcard::from_bytes(&bytes).map_err(|_| damaged())?;
-                let ring = Keyring::new(kek.clone());
+                let ring = keyring.without_data_keys();
                 ring.load([(DATA_KEY, &stored.wrapped)]).map_err(sealing)?;
                 let key = ring.open(&Context::Newcomer { installation }, &stored.key);
                 let key = key.map_err(sealing)?;
@@ -80,7 +81,7 @@ impl Newcomer {
         };
         Ok(Self {
             path,
-            kek: kek.clone(),
+            keyring: Arc::clone(keyring),
             installation,
             key,
             admitted,
@@ -90,8 +91,8 @@ impl Newcomer {
     /// Writes the file, durably.
     pub(crate) fn write(&self) -> Result<(), Error> {
         let installation = self.installation;
-        let wrapped = generate_data_key(&self.kek).map_err(sealing)?;
-        let ring = Keyring::new(self.kek.clone());
+        let ring = self.keyring.without_data_keys();
+        let wrapped = ring.first_data_key().map_err(sealing)?;
         ring.load([(DATA_KEY, &wrapped)]).map_err(sealing)?;
         let key = Secret::new(self.key.serialize_der());
         let stored = Stored {

@@ -49,6 +49,7 @@ impl Home {
         Config {
             api_address: format!("http://api-of-{}", self.address),
             timing: timing(),
+            keks: vec!["test".to_owned()],
             ..Config::new(self.dir.path(), self.address)
         }
     }

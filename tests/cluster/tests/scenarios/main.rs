@@ -5,6 +5,7 @@ mod cold_restart;
 mod isolation;
 mod issuers;
 mod joining;
+mod keys;
 mod leader_kills;
 mod lost_answer;
 mod openshell;

@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
-use evermint_cluster_tests::{Canary, Cluster, Idp, Mints, Options, Refreshing, Sandboxes};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use evermint_cluster_tests::{
+    Canary, Cluster, Idp, Mints, Options, Refreshing, Sandboxes, eventually,
+};
 use evermint_issuer::{Authentication, Client, Fault, Mode};
 use evermint_proto::v1::bundles_client::BundlesClient;
+use evermint_proto::v1::keys_client::KeysClient;
 use evermint_proto::v1::providers_client::ProvidersClient;
 use evermint_proto::v1::{
-    BundleCredential, CreateProviderRequest, GetBundleRequest, StaticCredential, Verdict,
+    BundleCredential, CreateProviderRequest, GetBundleRequest, GetKeyStatusRequest,
+    RotateDataKeyRequest, StaticCredential, Verdict,
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -51,6 +57,8 @@ async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
     canary.plant("static value", STATIC_VALUE);
     let kek = std::fs::read_to_string(cluster.kek()).expect("the key");
     canary.plant("key-encryption key, as text", kek.trim());
+    let raw = STANDARD.decode(kek.trim()).expect("base64");
+    canary.plant("key-encryption key", raw);
 
     create_static(&cluster).await;
     let grant = idp.grant(CLIENT).await;
@@ -75,6 +83,9 @@ async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
             let leader = cluster.leader().await;
             cluster.kill(leader);
             cluster.start_one(leader);
+        }
+        if round == 1 {
+            rotate_data_key(&cluster).await;
         }
         if round == 4 {
             cluster.terminate(0, BOUND);
@@ -115,6 +126,32 @@ async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
     let files = std::fs::read_dir(cluster.tapped()).expect("a directory");
     assert!(files.count() > 2, "nothing was tapped");
     !control.search(&cluster.tapped()).is_empty()
+}
+
+/// Every secret that there is by now goes from one data key to another.
+async fn rotate_data_key(cluster: &Cluster) {
+    let call = async |channel| {
+        let mut client = KeysClient::new(channel);
+        client.rotate_data_key(RotateDataKeyRequest {}).await
+    };
+    cluster.admin().call("rotate the data key", call).await;
+    eventually("all secrets are sealed anew", BOUND, async || {
+        let call = async |channel| {
+            let mut client = KeysClient::new(channel);
+            let request = GetKeyStatusRequest { consistent: true };
+            client.get_key_status(request).await
+        };
+        match cluster
+            .admin()
+            .call("key status", call)
+            .await
+            .secrets_to_reseal
+        {
+            0 => Ok(()),
+            left => Err(left.to_string()),
+        }
+    })
+    .await;
 }
 
 async fn create_static(cluster: &Cluster) {
