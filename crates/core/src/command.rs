@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{BadJoinToken, JoinTokenId};
+use crate::audit::{Origin, RefusedCalls};
 use crate::credential::{Early, Reason, RefreshConfig};
 use crate::id::{
     Attempt, AuthorizationEpoch, CredentialId, CredentialKey, Generation, InstallationId, Name,
@@ -30,6 +31,8 @@ use crate::time::UnixMs;
 pub struct Proposal {
     /// Chosen by the proposer, once for all retries.
     pub request: RequestId,
+    /// Who asked for it; `None` for what the cluster does by itself.
+    pub by: Option<Origin>,
     /// What is to change.
     pub command: Command,
 }
@@ -313,6 +316,12 @@ pub enum Command {
     Reseal {
         items: Vec<Resealed>,
     },
+
+    // The audit trail.
+    /// What a replica refused, gathered.
+    RecordRefusals {
+        calls: Vec<(Origin, RefusedCalls)>,
+    },
 }
 
 impl Command {
@@ -359,6 +368,7 @@ impl Command {
             Self::AddDataKey { .. } => "add-data-key",
             Self::RewrapDataKeys { .. } => "rewrap-data-keys",
             Self::Reseal { .. } => "reseal",
+            Self::RecordRefusals { .. } => "record-refusals",
         }
     }
 

@@ -60,6 +60,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
         }
     }
     shard_epochs_grow(before, after)?;
+    g10_the_audit_trail_is_one_chain(before, after)?;
     g6_bundles_never_grow_older(before, after)
 }
 
@@ -204,22 +205,9 @@ fn g1_g3_tickets_are_fenced(was: &Credential, is: &Credential) -> Result<(), Vio
         return violated("G1 one ticket", format!("{}: ticket replaced", is.id));
     }
     let revoked = is.value.is_none() && is.refresh.is_none() && was.refresh.is_some();
-    if was.value.as_ref().map(described) != is.value.as_ref().map(described)
-        && is.generation == was.generation
-        && !revoked
-    {
+    let same = is_same_value(was.value.as_ref(), is.value.as_ref());
+    if is.generation == was.generation && !same && !revoked {
         return violated("G3 fenced results", format!("{}: value changed", is.id));
-    }
-    if let (Some(was), Some(value)) = (&was.value, &is.value)
-        && was.position == value.position
-    {
-        let resealed = value.outputs.iter().all(|(name, sealed)| {
-            let was = was.outputs.get(name);
-            was.is_some_and(|was| was == sealed || was.key < sealed.key)
-        });
-        if !resealed {
-            return violated("G3 fenced results", format!("{}: value replaced", is.id));
-        }
     }
     let mints = |c: &Credential| {
         let mut refreshes = c.refresh.iter();
@@ -250,6 +238,19 @@ fn revocations_are_claimed(was: &Revocation, is: &Revocation) -> Result<(), Viol
     }
 }
 
+/// Whether the outputs are the same, sealed anew with a newer data key at most.
+fn is_same_value(was: Option<&Value>, is: Option<&Value>) -> bool {
+    match (was, is) {
+        (None, None) => true,
+        (Some(was), Some(is)) => {
+            let mut seals = was.outputs.values().zip(is.outputs.values());
+            was.outputs.keys().eq(is.outputs.keys())
+                && seals.all(|(was, is)| was == is || was.key < is.key)
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
 /// All of a value but the seals, which key rotation changes: the same position is the same value.
 fn described(value: &Value) -> impl PartialEq + use<> {
     let Value {
@@ -261,6 +262,31 @@ fn described(value: &Value) -> impl PartialEq + use<> {
     } = value;
     let names: Vec<_> = outputs.keys().cloned().collect();
     (names, *issued_at, *expires_at, *generation, *position)
+}
+
+/// G10: what is recorded goes on from the record before it, and what is left from the last one that
+/// was dropped.
+fn g10_the_audit_trail_is_one_chain(before: &State, after: &State) -> Result<(), Violation> {
+    let promise = "G10 every mint is explained";
+    let mut end = before.meta.audit_head;
+    for record in after.audit.range(end.number + 1..).map(|(_, r)| r) {
+        if record.previous != end.digest || record.number != end.number + 1 {
+            return violated(promise, format!("record {} does not follow", record.number));
+        }
+        end = record.link();
+    }
+    if end != after.meta.audit_head {
+        return violated(promise, format!("the trail ends at {}", end.number));
+    }
+    let anchor = after.meta.audit_anchor;
+    let goes_on = match after.audit.get_min() {
+        Some((number, oldest)) => (*number, oldest.previous) == (anchor.number + 1, anchor.digest),
+        None => anchor == end,
+    };
+    match goes_on {
+        true => Ok(()),
+        false => violated(promise, format!("records after {} are gone", anchor.number)),
+    }
 }
 
 fn shard_epochs_grow(before: &State, after: &State) -> Result<(), Violation> {

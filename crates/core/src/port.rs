@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use crate::audit::Origin;
 use crate::command::{Answer, Command};
 use crate::id::{Position, ReplicaId, SessionId};
 use crate::mint::{Failure, MintOrder, Minted, Probed, RevokeOrder};
@@ -22,7 +23,19 @@ pub trait Proposer: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ProposeError`] when no outcome is known within the proposer's time limit.
-    async fn propose(&self, command: Command) -> Result<Answer, ProposeError>;
+    async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
+        self.propose_for(None, command).await
+    }
+
+    /// The same, at somebody's wish: the audit trail says whose.
+    ///
+    /// # Errors
+    /// As [`propose`](Self::propose).
+    async fn propose_for(
+        &self,
+        by: Option<Origin>,
+        command: Command,
+    ) -> Result<Answer, ProposeError>;
 }
 
 /// Why no outcome is known.

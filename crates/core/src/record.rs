@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::JoinTokenId;
 use crate::id::{
-    CredentialId, Name, Position, ProfileId, ProviderId, ReplicaId, RequestId, SandboxId, ShardId,
+    CredentialId, Name, ProfileId, ProviderId, ReplicaId, RequestId, SandboxId, ShardId,
     SigningKeyId, Workspace,
 };
 use crate::profile::Scope;
@@ -32,7 +32,8 @@ pub enum Key {
     /// Outlives its routes: remembers when one of them was deleted.
     Workspace(Workspace),
     Sandbox(SandboxId),
-    Audit(Position),
+    /// By its number.
+    Audit(u64),
     Answer(RequestId),
     SigningKey(SigningKeyId),
     /// A custom profile.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub default_lifetime_ms: u64,
     /// Audit records kept.
     pub audit_retention: u32,
+    /// Audit records are dropped when they are older than this.
+    pub audit_max_age_ms: u64,
 }
 
 impl Default for Settings {
@@ -36,6 +38,7 @@ impl Default for Settings {
             backoff_cap_ms: 300_000,
             default_lifetime_ms: 3_600_000,
             audit_retention: 10_000,
+            audit_max_age_ms: 365 * 24 * 3_600_000,
         }
     }
 }
@@ -96,6 +99,11 @@ impl Settings {
                 "audit_retention",
                 "must be 100 to 1000000",
                 (100..=1_000_000).contains(&self.audit_retention),
+            ),
+            (
+                "audit_max_age_ms",
+                "must be at least 3600000",
+                self.audit_max_age_ms >= 3_600_000,
             ),
         ];
         match rules.iter().find(|(_, _, holds)| !holds) {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Authority, JoinToken, JoinTokenId};
-use crate::audit::AuditRecord;
+use crate::audit::{AuditRecord, Link};
 use crate::command::Answer;
 use crate::credential::Credential;
 use crate::id::{
@@ -54,8 +54,8 @@ pub struct State {
     pub workspaces: OrdMap<Workspace, Arc<WorkspaceMarks>>,
     /// Sandboxes.
     pub sandboxes: OrdMap<SandboxId, Arc<Sandbox>>,
-    /// The audit trail, oldest first.
-    pub audit: OrdMap<Position, Arc<AuditRecord>>,
+    /// The audit trail by number, oldest first.
+    pub audit: OrdMap<u64, Arc<AuditRecord>>,
     /// Recent answers by request.
     pub answers: OrdMap<RequestId, Arc<Answer>>,
     /// The keys of sandbox tokens.
@@ -98,6 +98,10 @@ pub struct Meta {
     pub destroyed: Position,
     /// The newest command that put data keys under another key-encryption key.
     pub rewrapped: Position,
+    /// The newest audit record.
+    pub audit_head: Link,
+    /// The newest audit record that was dropped: the trail goes on from there.
+    pub audit_anchor: Link,
     /// `None` until the bootstrap.
     pub settings: Option<Settings>,
 }
@@ -113,6 +117,8 @@ impl Default for Meta {
             placement_version: 0,
             destroyed: Position(0),
             rewrapped: Position(0),
+            audit_head: Link::default(),
+            audit_anchor: Link::default(),
             settings: None,
         }
     }
@@ -282,7 +288,7 @@ impl State {
                 .map(|v| bytes(v.as_ref())),
             Key::Workspace(name) => self.workspaces.get(name).map(|v| bytes(v.as_ref())),
             Key::Sandbox(id) => self.sandboxes.get(id).map(|v| bytes(v.as_ref())),
-            Key::Audit(position) => self.audit.get(position).map(|v| bytes(v.as_ref())),
+            Key::Audit(number) => self.audit.get(number).map(|v| bytes(v.as_ref())),
             Key::Answer(id) => self.answers.get(id).map(|v| bytes(v.as_ref())),
             Key::SigningKey(id) => self.signing_keys.get(id).map(|v| bytes(v.as_ref())),
             Key::Profile(scope, id) => self
@@ -314,7 +320,7 @@ impl State {
             )
             .chain(self.workspaces.keys().cloned().map(Key::Workspace))
             .chain(self.sandboxes.keys().map(|id| Key::Sandbox(*id)))
-            .chain(self.audit.keys().map(|p| Key::Audit(*p)))
+            .chain(self.audit.keys().map(|n| Key::Audit(*n)))
             .chain(self.answers.keys().map(|id| Key::Answer(*id)))
             .chain(self.signing_keys.keys().map(|id| Key::SigningKey(*id)))
             .chain(
@@ -401,8 +407,8 @@ impl State {
                         .insert((sandbox.workspace.clone(), sandbox.name.clone()), *id);
                     state.sandboxes.insert(*id, Arc::new(sandbox));
                 }
-                Key::Audit(position) => {
-                    state.audit.insert(*position, Arc::new(read(&key, b)?));
+                Key::Audit(number) => {
+                    state.audit.insert(*number, Arc::new(read(&key, b)?));
                 }
                 Key::Answer(id) => {
                     let answer: Answer = read(&key, b)?;

@@ -96,6 +96,7 @@ fn fuzz_a_command_is_unreadable_refused_or_done() {
     ];
     let batches = commands.into_iter().map(|command| {
         let proposal = Proposal {
+            by: None,
             request: id,
             command,
         };

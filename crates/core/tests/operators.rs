@@ -6,9 +6,11 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use evermint_core::audit::{Origin, REFUSED_MAX, RefusedCalls, TEXT_MAX};
 use evermint_core::bundle;
 use evermint_core::command::{Command, Done, Kind, Proposal, Refusal, StaticValue};
 use evermint_core::id::*;
+use evermint_core::settings::Settings;
 use evermint_core::signing;
 use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_core::time::UnixMs;
@@ -77,12 +79,14 @@ fn nothing_happens_before_the_bootstrap_and_it_happens_once() {
 fn a_proposal_that_arrives_twice_is_applied_once() {
     let mut w = world();
     let proposal = Proposal {
+        by: None,
         request: RequestId(999),
         command: create_provider(2, "q"),
     };
     assert_eq!(w.apply(&proposal), Ok(Done::Version(1)));
     assert_eq!(w.apply(&proposal), Ok(Done::Version(1)));
     let other = Proposal {
+        by: None,
         request: RequestId(998),
         ..proposal
     };
@@ -375,4 +379,81 @@ fn limits_are_kept() {
         w.propose(update(1, &many)),
         Err(Refusal::TooMany { max: 32, .. })
     ));
+}
+
+#[test]
+fn the_audit_trail_is_bounded_by_number_and_age_and_goes_on_from_what_was_dropped() {
+    let mut world = World::empty();
+    let settings = Settings {
+        audit_retention: 100,
+        audit_max_age_ms: 3_600_000,
+        ..Settings::default()
+    };
+    let Command::Bootstrap {
+        data_key,
+        wrapped,
+        installation,
+        peer_address,
+        api_address,
+        ..
+    } = bootstrap()
+    else {
+        unreachable!()
+    };
+    world.done(Command::Bootstrap {
+        settings,
+        data_key,
+        wrapped,
+        installation,
+        peer_address,
+        api_address,
+    });
+    // `World` checks after every step that the chain goes on.
+    for n in 1..=300 {
+        world.done(create_provider(n, &format!("p{n}")));
+    }
+    assert_eq!(world.state.audit.len(), 100);
+    let head = world.state.meta.audit_head;
+    assert_eq!(
+        (head.number, world.state.meta.audit_anchor.number),
+        (302, 202)
+    );
+    world.wait(3_600_001);
+    for n in 301..=303 {
+        world.done(create_provider(n, &format!("p{n}")));
+    }
+    assert_eq!(world.state.audit.len(), 3);
+    assert_eq!(world.state.meta.audit_anchor.number, 302);
+    assert_eq!(world.state.meta.audit_anchor, head);
+}
+
+#[test]
+fn refused_calls_are_recorded_with_their_callers_and_in_bounds() {
+    let mut world = World::new(ReplayPolicy::Strict);
+    let call = |who: &str| {
+        let by = Origin {
+            who: who.to_owned(),
+            from: "10.0.0.1".to_owned(),
+            replica: REPLICA,
+        };
+        let refused = RefusedCalls {
+            method: "/m".to_owned(),
+            reason: "denied".to_owned(),
+            count: 3,
+            since: START,
+        };
+        (by, refused)
+    };
+    let before = world.state.meta.audit_head.number;
+    let calls = vec![call("a"), call(&"x".repeat(TEXT_MAX + 1)), call("b")];
+    world.done(Command::RecordRefusals { calls });
+    let records: Vec<_> = world.state.audit.range(before + 1..).collect();
+    let who: Vec<_> = records
+        .iter()
+        .map(|(_, r)| r.by.as_ref().unwrap().who.as_str())
+        .collect();
+    assert_eq!(who, ["a", "b"]);
+    let calls = vec![call("a"); REFUSED_MAX + 1];
+    let refused = world.propose(Command::RecordRefusals { calls });
+    assert!(matches!(refused, Err(Refusal::TooMany { .. })));
 }

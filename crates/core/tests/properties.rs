@@ -320,7 +320,7 @@ proptest! {
         for (n, (step, jump)) in steps.iter().enumerate() {
             world.now = UnixMs(world.now.0.saturating_add_signed(*jump));
             let proposal = match (command(&world, step), log.last()) {
-                (Some(command), _) => Proposal { request: RequestId(10_000 + n as u128), command },
+                (Some(command), _) => Proposal { by: None, request: RequestId(10_000 + n as u128), command },
                 (None, Some((last, _))) => last.clone(),
                 (None, None) => continue,
             };

@@ -140,7 +140,7 @@ enum Command {
     /// Show the keys under which secrets rest, and rotate them.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Read the audit trail: every mint and every change.
+    /// Read the audit trail: every mint, every change, refused calls.
     Audit(audit::Args),
     /// Ask whether a gateway is healthy; for probes.
     Health(health::Args),
@@ -264,6 +264,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Agent(command) => return Box::pin(command.run(&client)).await,
         Command::Cluster(command) => command.run(&client.client()?).await?,
         Command::Keys(command) => command.run(&client.client()?).await?,
+        Command::Audit(args) if args.is_offline() => args.run_offline(Out::new(client.output))?,
         Command::Audit(args) => args.run(&client.client()?).await?,
         Command::Health(args) => args.run(&client.access()).await?,
         Command::Keygen(args) => args.run()?,

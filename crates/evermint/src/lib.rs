@@ -5,6 +5,7 @@
 //! command line, [`command`] a file for each operator command, [`view`] what they show, and
 //! [`gateways`] how they reach the cluster.
 
+pub mod chain;
 pub mod cli;
 pub mod command;
 pub mod dev;

@@ -188,6 +188,12 @@ impl Page {
         }
     }
 
+    /// Adds one row of a table that has no end.
+    pub fn cells(&mut self, cells: &[Cell]) {
+        let widths: Vec<usize> = cells.iter().map(Cell::width).collect();
+        self.row(cells, &widths);
+    }
+
     fn widths(&self, head: &[&str], rows: &[Vec<Cell>]) -> Vec<usize> {
         let mut widths: Vec<usize> = head.iter().map(|title| title.chars().count()).collect();
         for row in rows {

@@ -332,6 +332,9 @@ settings! {
     /// Audit records kept, 100 to 1000000.
     #[arg(long, value_name = "N", help_heading = "Cluster, when it is founded")]
     value cluster_audit_retention: u32 = 10_000;
+    /// Audit records are dropped when they are older, 1h at least.
+    #[arg(long, value_name = "TIME", help_heading = "Cluster, when it is founded")]
+    value cluster_audit_max_age: Time = Time::secs(365 * 86_400);
 
     /// Reach issuers on this host's loopback without listing them, and those by plain http too. For
     /// tests.
@@ -480,6 +483,7 @@ impl Settings {
             backoff_cap_ms: self.cluster_backoff_cap.as_millis(),
             default_lifetime_ms: self.cluster_default_lifetime.as_millis(),
             audit_retention: self.cluster_audit_retention,
+            audit_max_age_ms: self.cluster_audit_max_age.as_millis(),
         }
     }
 

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use evermint_core::audit::Origin;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
@@ -17,8 +18,10 @@ use tracing::field::Empty;
 use crate::access::{self, Method, Who};
 use crate::caller::{Caller, Door, Shown};
 use crate::passthrough::{self, Passage};
+use crate::refusals::{self, Kind};
+use crate::shared::Shared;
 use crate::target::FRAME;
-use crate::{names, status};
+use crate::{names, origin, status};
 
 /// The header that holds the code of a call that failed at once.
 const GRPC_STATUS: &str = "grpc-status";
@@ -68,27 +71,55 @@ async fn answer(around: &Around, request: Request, next: Next) -> Response {
         // Who calls is the other gateway's to find out.
         return passage.clone().call(request).await;
     }
+    let door = &around.door;
+    let path = request.uri().path().to_owned();
+    let (replica, _) = door.shared.ports.view.identity();
     let shown = shown(&request);
-    let (method, caller) =
-        match identify(&around.door, request.uri().path().to_owned(), shown).await {
-            Ok(known) => known,
-            // A sandbox that is not known here is known to the gateway that runs it, or to nobody.
-            Err(Unknown { method, status }) => {
-                return match &around.passage {
-                    Some(passage)
-                        if method.is_some_and(Method::is_for_openshell_sandboxes)
-                            && status::is_stranger(&status) =>
-                    {
-                        passage.clone().call(request).await
-                    }
-                    _ => Status::into_http::<Body>(status),
-                };
+    let from = shown.address;
+    let (by, response) = match identify(door, &path, shown).await {
+        Ok((method, caller)) => {
+            let by = origin::of(Some(&caller), from, replica);
+            let response = match admit(door, method, caller, request).await {
+                Ok(request) => origin::scope(by.clone(), next.run(request)).await,
+                Err(status) => Status::into_http::<Body>(status),
+            };
+            (by, response)
+        }
+        // A sandbox that is not known here is known to the gateway that runs it, or to nobody.
+        Err(Unknown { method, status }) => match &around.passage {
+            Some(passage)
+                if method.is_some_and(Method::is_for_openshell_sandboxes)
+                    && status::is_stranger(&status) =>
+            {
+                return passage.clone().call(request).await;
             }
-        };
-    match admit(&around.door, method, caller, request).await {
-        Ok(request) => next.run(request).await,
-        Err(status) => Status::into_http::<Body>(status),
+            _ => {
+                let by = origin::of(None, from, replica);
+                (by, Status::into_http::<Body>(status))
+            }
+        },
+    };
+    let code = code(response.headers());
+    if refusals::is_refusal(code) {
+        note_refusal(&door.shared, by, path, code, response.headers());
     }
+    response
+}
+
+/// Counts a refused call, for the audit trail. A path that is no method's is not repeated.
+fn note_refusal(shared: &Shared, by: Origin, method: String, code: Code, head: &HeaderMap) {
+    let reason = head.get(status::REASON).and_then(|r| r.to_str().ok());
+    let kind = Kind {
+        by,
+        method: match access::method(&method) {
+            Some(_) => method,
+            None => "(none)".to_owned(),
+        },
+        reason: reason
+            .unwrap_or_else(|| status::default_reason(code))
+            .to_owned(),
+    };
+    shared.refusals.note(kind, shared.ports.view.now());
 }
 
 /// What a call shows of its caller.
@@ -113,17 +144,17 @@ struct Unknown {
 /// What is called, and by whom.
 async fn identify(
     door: &Door,
-    path: String,
+    path: &str,
     shown: Shown,
 ) -> Result<(&'static Method, Caller), Unknown> {
-    let Some(method) = access::method(&path) else {
+    let Some(method) = access::method(path) else {
         return Err(Unknown {
             method: None,
             status: status::unimplemented(),
         });
     };
-    let admitted = door.admit(method, &shown).await;
-    let caller = admitted.map_err(|status| Unknown {
+    let identified = door.identify(method, &shown).await;
+    let caller = identified.map_err(|status| Unknown {
         method: Some(method),
         status,
     })?;
@@ -138,6 +169,7 @@ async fn admit(
     caller: Caller,
     request: Request,
 ) -> Result<Request, Status> {
+    access::check(method, &caller)?;
     let (mut head, body) = request.into_parts();
     head.extensions.insert(caller.clone());
     if method.who == Who::Anyone {

@@ -38,6 +38,17 @@ pub enum Caller {
     Sandbox(Pass),
 }
 
+impl fmt::Display for Caller {
+    /// As the audit trail has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone"),
+            Self::Operator(operator) => write!(f, "{}:{}", operator.way, operator.subject),
+            Self::Sandbox(pass) => write!(f, "sandbox:{}", pass.sandbox),
+        }
+    }
+}
+
 /// A person or program that operates the cluster or a workspace of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
@@ -88,6 +99,16 @@ pub enum Way {
     Oidc,
     /// A client certificate.
     Certificate,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AdminToken => "admin-token",
+            Self::Oidc => "oidc",
+            Self::Certificate => "certificate",
+        })
+    }
 }
 
 /// The admin token, as its digest.
@@ -147,29 +168,27 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Identifies the caller of `method`, as far as that can be done before the request is read.
+    /// Identifies the caller of `method`, by what it shows beside the request.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`, `PERMISSION_DENIED`.
-    pub(crate) async fn admit(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
-        if method.who == Who::Anyone {
-            return Ok(Caller::Anyone);
+    /// `UNAUTHENTICATED`.
+    pub(crate) async fn identify(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
+        match method.who {
+            Who::Anyone => Ok(Caller::Anyone),
+            _ => self.login(method, shown).await,
         }
-        let caller = self.login(method, shown).await?;
-        access::check(method, &caller)?;
-        Ok(caller)
     }
 
     /// Identifies the caller when it is the turn of its address.
     async fn login(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
         let Some(address) = shown.address.filter(|_| shown.authorization.is_some()) else {
-            return self.identify(method, shown).await;
+            return self.by_what_is_shown(method, shown).await;
         };
         let address = network(address);
         let logins = &self.shared.logins;
         let look = logins.turn(address).await;
         let look = look.map_err(|TooMany| status::too_many_logins())?;
-        let identified = self.identify(method, shown).await;
+        let identified = self.by_what_is_shown(method, shown).await;
         // Whom another gateway may know, that one judges.
         let is_anothers = |refused: &Status| {
             let passes_on = self.shared.passage.is_some() && method.is_for_openshell_sandboxes();
@@ -186,7 +205,7 @@ impl Door {
 
     /// A token counts for more than the certificate of the connection that it came by, and one
     /// that is no good is refused whatever the certificate says.
-    async fn identify(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
+    async fn by_what_is_shown(&self, method: &Method, shown: &Shown) -> Result<Caller, Status> {
         let Some(header) = &shown.authorization else {
             let certificate = shown.certificates.as_ref().and_then(|c| c.first());
             return self.by_certificate(certificate.map(|c| &**c));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::HeaderMap;
+use evermint_core::audit::Origin;
 use evermint_core::credential::RefreshConfig;
 use evermint_core::id::{Position, ReplicaId, SessionId};
 use evermint_core::port::ProposeError;
@@ -76,11 +77,16 @@ pub trait ClusterControl: Send + Sync + 'static {
     /// The group as this replica sees it now.
     fn status(&self) -> RaftStatus;
 
-    /// Takes a replica out: its vote first, then its record. `false` if there is no such member.
+    /// Takes a replica out, at the wish of `by`: its vote first, then its record. `false` if there
+    /// is no such member.
     ///
     /// # Errors
     /// [`ControlError`].
-    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError>;
+    async fn remove_replica(
+        &self,
+        by: Option<Origin>,
+        replica: ReplicaId,
+    ) -> Result<bool, ControlError>;
 }
 
 /// Why the group was not changed.

@@ -37,6 +37,7 @@ use crate::openshell::{self, Face};
 use crate::others::Others;
 use crate::passthrough::{Passage, UpstreamGateway};
 use crate::rates::Rates;
+use crate::refusals::Refusals;
 use crate::roles::RoleRule;
 use crate::service::{Services, TRIALS_MAX};
 use crate::shared::{Ports, Shared};
@@ -195,6 +196,7 @@ pub async fn serve(
             Arc::clone(&ports.catalog),
         ),
         ports,
+        refusals: Refusals::default(),
         trials: Semaphore::new(TRIALS_MAX),
         limits: config.limits,
         rates: Rates::new(&bounds),
@@ -249,6 +251,9 @@ async fn background(
         shared.rates.sweep(shared.shutdown.clone()),
         shared.views.follow(shared.shutdown.clone()),
         health::report(shared, reporter, fit),
+        shared
+            .shutdown
+            .run_until_cancelled(shared.refusals.record(shared)),
         async {
             shared.shutdown.cancelled().await;
             tokio::time::sleep(DRAIN).await;

@@ -26,10 +26,11 @@ use crate::others::Others;
 use crate::passthrough::Passage;
 use crate::port::{ClusterControl, RefreshPolicy, Web};
 use crate::rates::Rates;
+use crate::refusals::Refusals;
 use crate::server::Limits;
 use crate::token::TokenRules;
 use crate::views::Views;
-use crate::{quota, status};
+use crate::{origin, quota, status};
 
 /// What the gateway stands on.
 #[derive(Clone)]
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) passage: Option<Passage>,
     /// Whose tokens sandboxes may show.
     pub(crate) tokens: TokenRules,
+    /// Refused calls that are to be recorded.
+    pub(crate) refusals: Refusals,
     /// Turns of dry runs.
     pub(crate) trials: Semaphore,
     pub(crate) shutdown: CancellationToken,
@@ -164,7 +167,7 @@ impl Shared {
         let answer = self
             .ports
             .proposer
-            .propose(command)
+            .propose_for(origin::current(), command)
             .await
             .map_err(|e| status::unanswered(&e))?;
         let done = match answer.outcome {

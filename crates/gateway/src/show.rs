@@ -1,6 +1,6 @@
 //! What the domain looks like on the wire. The way back is the rim's.
 
-use evermint_core::audit::{AuditEvent, AuditRecord, MintEnd};
+use evermint_core::audit::{AuditEvent, AuditRecord, Link, MintEnd};
 use evermint_core::credential::{
     Credential, Doubt, LostMint, Phase, Reason, Refresh, Ticket, Verdict,
 };
@@ -354,6 +354,7 @@ pub(crate) fn settings(settings: &Settings) -> v1::Settings {
         backoff_cap_ms: settings.backoff_cap_ms,
         default_lifetime_ms: settings.default_lifetime_ms,
         audit_retention: settings.audit_retention,
+        audit_max_age_ms: settings.audit_max_age_ms,
     }
 }
 
@@ -417,10 +418,35 @@ pub(crate) fn audit(state: &State, record: &AuditRecord) -> v1::AuditRecord {
             command: command.clone(),
             object: object.clone(),
         }),
+        AuditEvent::Refused(refused) => Event::Refused(v1::RefusedEvent {
+            method: refused.method.clone(),
+            reason: refused.reason.clone(),
+            count: refused.count,
+            since_ms: refused.since.0,
+        }),
     };
+    let fields = record.fields().into_iter();
     v1::AuditRecord {
+        number: record.number,
         position: record.position.0,
         at_ms: record.at.0,
+        by: record.by.as_ref().map(|by| v1::Origin {
+            who: by.who.clone(),
+            from: by.from.clone(),
+            replica: by.replica.0,
+        }),
         event: Some(event),
+        fields: fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        previous: record.previous.0.to_vec().into(),
+        digest: record.link().digest.0.to_vec().into(),
+    }
+}
+
+pub(crate) fn link(link: Link) -> v1::AuditLink {
+    v1::AuditLink {
+        number: link.number,
+        digest: link.digest.0.to_vec().into(),
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use evermint_core::apply::apply;
+use evermint_core::audit::Origin;
 use evermint_core::command::{Answer, Command, Done, Outcome, Proposal};
 use evermint_core::credential::{Reason, RefreshConfig};
 use evermint_core::id::{
@@ -195,9 +196,13 @@ impl FakeCluster {
 
     /// Commits a command past all ports.
     pub fn apply(&self, command: Command) -> Answer {
+        self.apply_for(None, command)
+    }
+
+    fn apply_for(&self, by: Option<Origin>, command: Command) -> Answer {
         let at = self.now();
         let mut inner = self.lock();
-        self.commit(&mut inner, command, at)
+        self.commit(&mut inner, by, command, at)
     }
 
     /// Runs the mint of a credential under a refresh: a ticket, and its result, with `token` as
@@ -273,9 +278,16 @@ impl FakeCluster {
         ticket
     }
 
-    fn commit(&self, inner: &mut Inner, command: Command, at: UnixMs) -> Answer {
+    fn commit(
+        &self,
+        inner: &mut Inner,
+        by: Option<Origin>,
+        command: Command,
+        at: UnixMs,
+    ) -> Answer {
         inner.log.push(command.clone());
         let proposal = Proposal {
+            by,
             request: RequestId(Uuid::new_v4().as_u128()),
             command,
         };
@@ -319,7 +331,11 @@ impl Default for FakeCluster {
 
 #[async_trait]
 impl Proposer for FakeCluster {
-    async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
+    async fn propose_for(
+        &self,
+        by: Option<Origin>,
+        command: Command,
+    ) -> Result<Answer, ProposeError> {
         if !self.is_in_touch() {
             return Err(ProposeError::Unavailable("cut off".to_owned()));
         }
@@ -327,10 +343,10 @@ impl Proposer for FakeCluster {
         match fault {
             Some(error @ ProposeError::Unavailable(_)) => Err(error),
             Some(error @ ProposeError::Unknown(_)) => {
-                self.apply(command);
+                self.apply_for(by, command);
                 Err(error)
             }
-            None => Ok(self.apply(command)),
+            None => Ok(self.apply_for(by, command)),
         }
     }
 }
@@ -449,14 +465,18 @@ impl ClusterControl for FakeCluster {
         }
     }
 
-    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError> {
+    async fn remove_replica(
+        &self,
+        by: Option<Origin>,
+        replica: ReplicaId,
+    ) -> Result<bool, ControlError> {
         if replica == self.identity().0 {
             return Err(ControlError::Refused(
                 "the last voter cannot be removed".to_owned(),
             ));
         }
         let outcome: Outcome = self
-            .propose(Command::RemoveReplica { replica })
+            .propose_for(by, Command::RemoveReplica { replica })
             .await?
             .outcome;
         Ok(outcome == Ok(Done::Changed(true)))

@@ -80,7 +80,11 @@ pub(crate) async fn run(local: Arc<Local>) {
                 if let Some((before, _, subject)) = &points {
                     reach(*before, subject);
                 }
-                let proposal = Proposal { request, command };
+                let proposal = Proposal {
+                    request,
+                    by: None,
+                    command,
+                };
                 // It decides again when this has no effect.
                 match (local.batcher.submit(proposal).await, points) {
                     (Ok(_), Some((_, after, subject))) => reach(after, &subject),

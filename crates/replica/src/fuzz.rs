@@ -25,6 +25,7 @@ fn batch() -> Batch {
     Batch {
         at: UnixMs(1_000),
         proposals: vec![Proposal {
+            by: None,
             request: RequestId(1),
             command: register,
         }],

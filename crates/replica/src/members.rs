@@ -173,7 +173,14 @@ async fn take(local: &Local, step: Step) -> Result<(), String> {
             let request = RequestId(Uuid::new_v4().as_u128());
             let replica = ReplicaId(id);
             let command = Command::RemoveReplica { replica };
-            let done = local.batcher.submit(Proposal { request, command }).await;
+            let done = local
+                .batcher
+                .submit(Proposal {
+                    request,
+                    by: None,
+                    command,
+                })
+                .await;
             return done.map(|_| ()).map_err(|e| e.to_string());
         }
     };

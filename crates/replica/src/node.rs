@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use evermint_core::audit::Origin;
 use evermint_core::command::{Answer, Command, Done, Kind, Refusal};
 use evermint_core::id::{Position, ReplicaId, SessionId};
 use evermint_core::port::{Change, ProposeError, Proposer, StateView};
@@ -186,20 +187,24 @@ impl Node {
         status::of(&self.0.local, self.0.store.disk_bytes()).await
     }
 
-    /// Takes a replica out of the cluster. Its id is never used again; to come back it needs an
+    /// Takes a replica out of the cluster, at the wish of `by`. Its id is never used again; to come back it needs an
     /// empty data directory.
     ///
     /// # Errors
     /// [`Error::Refused`] if there is no such replica, [`Error::Config`] if it is the last one,
     /// [`Error::Propose`] if no leader answers.
-    pub async fn remove_replica(&self, replica: ReplicaId) -> Result<(), Error> {
+    pub async fn remove_replica(
+        &self,
+        by: Option<Origin>,
+        replica: ReplicaId,
+    ) -> Result<(), Error> {
         let state = self.state();
         if state.replicas.len() == 1 && state.replicas.contains_key(&replica) {
             let problem = "the last replica of a cluster cannot be removed";
             return Err(Error::Config(problem.to_owned()));
         }
         match self
-            .propose(Command::RemoveReplica { replica })
+            .propose_for(by, Command::RemoveReplica { replica })
             .await?
             .outcome
         {
@@ -257,8 +262,12 @@ impl Node {
 
 #[async_trait]
 impl Proposer for Node {
-    async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
-        propose::propose(&self.0.local, command).await
+    async fn propose_for(
+        &self,
+        by: Option<Origin>,
+        command: Command,
+    ) -> Result<Answer, ProposeError> {
+        propose::propose_for(&self.0.local, by, command).await
     }
 }
 

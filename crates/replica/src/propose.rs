@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use evermint_core::audit::Origin;
 use evermint_core::command::{Answer, Command, Proposal};
 use evermint_core::id::{Position, ReplicaId, RequestId};
 use evermint_core::port::ProposeError;
@@ -33,8 +34,18 @@ enum Try<T> {
 
 /// Proposes `command` until its outcome is known or `timing.propose` is over.
 pub(crate) async fn propose(local: &Local, command: Command) -> Result<Answer, ProposeError> {
+    propose_for(local, None, command).await
+}
+
+/// The same, at the wish of `by`.
+pub(crate) async fn propose_for(
+    local: &Local,
+    by: Option<Origin>,
+    command: Command,
+) -> Result<Answer, ProposeError> {
     let own = command.is_leaders_own();
     let proposal = Proposal {
+        by,
         request: RequestId(Uuid::new_v4().as_u128()),
         command,
     };

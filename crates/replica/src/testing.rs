@@ -191,6 +191,7 @@ fn batch(index: u64, bytes: usize) -> Batch {
     Batch {
         at: UnixMs(index),
         proposals: vec![Proposal {
+            by: None,
             request: RequestId(u128::from(index)),
             command,
         }],

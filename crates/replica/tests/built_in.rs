@@ -231,7 +231,7 @@ async fn a_replica_that_was_removed_or_wiped_needs_another_token() {
     let third = start(site.joining(&homes[2], &first, &token)).await;
     all_vote([&first, &second, &third]).await;
     let removed = third.identity().0;
-    first.remove_replica(removed).await.unwrap();
+    first.remove_replica(None, removed).await.unwrap();
     all_vote([&first, &second]).await;
     // It still has its certificate, and is not heard.
     let written = tokio::time::timeout(BOUND, third.propose(create(1))).await;

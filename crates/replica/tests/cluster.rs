@@ -75,6 +75,7 @@ async fn a_proposal_that_arrives_twice_is_applied_once() {
     let cluster = cluster(3).await;
     let leader = &cluster[leader(&cluster).await].1;
     let proposal = Proposal {
+        by: None,
         request: RequestId(77),
         command: create(1),
     };
@@ -94,6 +95,7 @@ async fn a_peer_may_not_propose_what_is_for_the_leader_alone() {
     let cluster = cluster(3).await;
     let place = leader(&cluster).await;
     let assign = |request| Proposal {
+        by: None,
         request: RequestId(request),
         command: Command::AssignShards {
             based_on: 0,
@@ -104,6 +106,7 @@ async fn a_peer_may_not_propose_what_is_for_the_leader_alone() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     // And what is forwarded to one that does not lead is not forwarded any further.
     let create = Proposal {
+        by: None,
         request: RequestId(2),
         command: create(1),
     };

@@ -118,10 +118,10 @@ async fn a_removed_replica_votes_no_more_and_says_so() {
     let mut cluster = cluster(3).await;
     let (_home, removed) = cluster.remove(2);
     let id = removed.identity().0;
-    cluster[0].1.remove_replica(id).await.unwrap();
+    cluster[0].1.remove_replica(None, id).await.unwrap();
     all_vote(cluster.iter().map(|(_, node)| node)).await;
     until("it knows", || async { removed.status().await.stopped }).await;
-    let again = cluster[0].1.remove_replica(id).await;
+    let again = cluster[0].1.remove_replica(None, id).await;
     assert!(matches!(again, Err(Error::Refused(Refusal::NotFound(_)))));
     write(&cluster[1].1, 1).await;
 }
@@ -131,7 +131,10 @@ async fn the_leader_can_be_removed() {
     let mut cluster = cluster(3).await;
     let place = leader(&cluster).await;
     let (_home, removed) = cluster.remove(place);
-    removed.remove_replica(removed.identity().0).await.unwrap();
+    removed
+        .remove_replica(None, removed.identity().0)
+        .await
+        .unwrap();
     all_vote(cluster.iter().map(|(_, node)| node)).await;
     write(&cluster[0].1, 1).await;
 }
@@ -139,7 +142,7 @@ async fn the_leader_can_be_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_replica_cannot_be_removed() {
     let cluster = cluster(1).await;
-    let refused = cluster[0].1.remove_replica(ReplicaId(1)).await;
+    let refused = cluster[0].1.remove_replica(None, ReplicaId(1)).await;
     assert!(matches!(refused, Err(Error::Config(_))));
 }
 

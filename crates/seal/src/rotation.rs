@@ -126,7 +126,11 @@ mod tests {
         fn done(&mut self, command: Command) -> Done {
             self.requests += 1;
             let request = RequestId(self.requests);
-            let proposal = Proposal { request, command };
+            let proposal = Proposal {
+                request,
+                by: None,
+                command,
+            };
             let (answer, _) = apply(&mut self.state, &proposal, UnixMs(1));
             answer.outcome.unwrap()
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use evermint_core::apply::apply;
+use evermint_core::audit::Origin;
 use evermint_core::command::{Answer, Command, Proposal};
 use evermint_core::id::{
     CredentialId, InstallationId, Name, Position, ProviderId, ProviderType, ReplicaId, RequestId,
@@ -123,6 +124,7 @@ impl FakeCluster {
         let mut inner = self.lock();
         inner.requests += 1;
         let proposal = Proposal {
+            by: None,
             request: RequestId(inner.requests),
             command,
         };
@@ -189,7 +191,11 @@ impl FakeCluster {
 
 #[async_trait]
 impl Proposer for FakeCluster {
-    async fn propose(&self, command: Command) -> Result<Answer, ProposeError> {
+    async fn propose_for(
+        &self,
+        _by: Option<Origin>,
+        command: Command,
+    ) -> Result<Answer, ProposeError> {
         tokio::task::yield_now().await;
         let trouble = self.lock().trouble;
         match trouble {

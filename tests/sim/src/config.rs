@@ -230,6 +230,7 @@ impl Config {
             backoff_cap_ms: d.range(1_000, 8_000),
             default_lifetime_ms: 20_000,
             audit_retention: 100,
+            audit_max_age_ms: 3_600_000,
         };
         let replicas = d.pick(&[3, 3, 3, 5]);
         let count = d.range(2, 5);

@@ -138,6 +138,7 @@ pub(crate) fn apply_entry(
             .collect();
         for (credential, ticket) in freed {
             let proposal = Proposal {
+                by: None,
                 request: RequestId(ticket.0),
                 command: Command::AbandonTicket { credential, ticket },
             };

@@ -128,7 +128,11 @@ impl World {
 
     /// Proposes on behalf of `who`, through the replica in `slot`.
     pub(crate) fn propose(&mut self, slot: Slot, who: Who, request: RequestId, command: Command) {
-        let proposal = Proposal { request, command };
+        let proposal = Proposal {
+            request,
+            by: None,
+            command,
+        };
         let outgoing = Outgoing {
             who,
             proposal,

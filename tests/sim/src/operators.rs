@@ -82,7 +82,11 @@ impl World {
         for command in commands {
             let request = RequestId(self.dice.id());
             let at = UnixMs(EPOCH);
-            let proposal = Proposal { request, command };
+            let proposal = Proposal {
+                request,
+                by: None,
+                command,
+            };
             let answer = self.commit(Entry { at, proposal });
             if let Err(refusal) = answer.outcome {
                 self.broken("setup", refusal.to_string());

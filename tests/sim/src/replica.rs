@@ -359,7 +359,11 @@ impl World {
         }
         for command in commands {
             let request = RequestId(self.dice.id());
-            let proposal = evermint_core::command::Proposal { request, command };
+            let proposal = evermint_core::command::Proposal {
+                request,
+                by: None,
+                command,
+            };
             self.append(slot, slot, proposal);
         }
         self.arm_leader(slot);

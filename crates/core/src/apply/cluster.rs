@@ -61,11 +61,17 @@ impl Tx<'_> {
             .find(|r| r.installation == installation)
             .cloned();
         let replica = match known {
-            Some(known) => Replica {
-                peer_address: peer_address.to_owned(),
-                api_address: api_address.to_owned(),
-                ..known.as_ref().clone()
-            },
+            Some(known) => {
+                if (&*known.peer_address, &*known.api_address) != (peer_address, api_address) {
+                    let id = known.id;
+                    self.audit_change("move-replica", format_args!("{id} to {peer_address}"));
+                }
+                Replica {
+                    peer_address: peer_address.to_owned(),
+                    api_address: api_address.to_owned(),
+                    ..known.as_ref().clone()
+                }
+            }
             None => {
                 let id = ReplicaId(self.state.meta.next_replica);
                 self.state.meta.next_replica += 1;

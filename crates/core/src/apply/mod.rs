@@ -4,10 +4,12 @@
 //! clamped so that it never runs back. It returns the keys of the records that it wrote or
 //! removed; they tell the store what to persist and the readers what to look at again.
 //!
-//! Each family of commands has a file: `admission`, `cluster`, `keys`, `platform`, `provider`,
-//! `profile`, `refresh`, `route`, `sandbox`, `mint`, the mint protocol, and `revocation`.
+//! Each family of commands has a file: `admission`, `audit`, `cluster`, `keys`, `platform`,
+//! `provider`, `profile`, `refresh`, `route`, `sandbox`, `mint`, the mint protocol, and
+//! `revocation`.
 
 mod admission;
+mod audit;
 mod cluster;
 mod keys;
 mod mint;
@@ -22,7 +24,7 @@ mod sandbox;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::audit::{AuditEvent, AuditRecord};
+use crate::audit::Origin;
 use crate::command::{Answer, Command, Done, Outcome, Proposal, Refusal};
 use crate::credential::Credential;
 use crate::id::{CredentialId, Position, ProviderId, RequestId};
@@ -44,6 +46,7 @@ pub fn apply(state: &mut State, proposal: &Proposal, at: UnixMs) -> (Answer, Vec
     let mut tx = Tx {
         state,
         stamp,
+        by: proposal.by.as_ref(),
         touched: BTreeSet::from([Key::Meta]),
     };
     if let Some(answer) = tx.state.answers.get(&proposal.request) {
@@ -82,6 +85,7 @@ fn is_idempotent(command: &Command) -> bool {
 struct Tx<'a> {
     state: &'a mut State,
     stamp: Stamp,
+    by: Option<&'a Origin>,
     touched: BTreeSet<Key>,
 }
 
@@ -283,6 +287,7 @@ impl Tx<'_> {
             Command::AddDataKey { id, wrapped } => self.add_data_key(*id, wrapped),
             Command::RewrapDataKeys { joined, keys } => self.rewrap_data_keys(*joined, keys),
             Command::Reseal { items } => self.reseal(items),
+            Command::RecordRefusals { calls } => self.record_refusals(calls),
         }
     }
 
@@ -345,33 +350,6 @@ impl Tx<'_> {
             .get(id)
             .map(|c| c.as_ref().clone())
             .ok_or(Refusal::NotFound(crate::command::Kind::Credential))
-    }
-
-    /// Appends to the audit trail and drops what retention no longer covers.
-    fn audit(&mut self, event: AuditEvent) {
-        let position = self.stamp.position;
-        let record = AuditRecord {
-            position,
-            at: self.stamp.at,
-            event,
-        };
-        self.touched.insert(Key::Audit(position));
-        self.state.audit.insert(position, Arc::new(record));
-        let retention = self.settings().audit_retention as usize;
-        while self.state.audit.len() > retention {
-            let Some((oldest, _)) = self.state.audit.get_min().cloned() else {
-                break;
-            };
-            self.state.audit.remove(&oldest);
-            self.touched.insert(Key::Audit(oldest));
-        }
-    }
-
-    fn audit_change(&mut self, command: &str, object: impl std::fmt::Display) {
-        self.audit(AuditEvent::Change {
-            command: command.to_owned(),
-            object: object.to_string(),
-        });
     }
 
     fn remember(&mut self, request: RequestId, answer: &Answer) {

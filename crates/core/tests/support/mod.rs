@@ -150,7 +150,11 @@ impl World {
     pub fn propose(&mut self, command: Command) -> Outcome {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.apply(&Proposal { request, command })
+        self.apply(&Proposal {
+            request,
+            by: None,
+            command,
+        })
     }
 
     pub fn apply(&mut self, proposal: &Proposal) -> Outcome {

@@ -228,9 +228,10 @@ fn minted_by(state: &State, id: &CredentialId) -> Option<ReplicaId> {
                 end: MintEnd::Committed(_),
                 ..
             } if credential == id => Some(*replica),
-            AuditEvent::Mint { .. } | AuditEvent::Change { .. } | AuditEvent::Revocation { .. } => {
-                None
-            }
+            AuditEvent::Mint { .. }
+            | AuditEvent::Change { .. }
+            | AuditEvent::Revocation { .. }
+            | AuditEvent::Refused(_) => None,
         })
 }
 

@@ -4,6 +4,7 @@ use evermint_proto::v1;
 use serde::Serialize;
 
 use super::{reason, word};
+use crate::chain::Chain;
 use crate::out::{At, Render};
 use crate::page::{Cell, Page, Tone, absolute};
 
@@ -25,10 +26,21 @@ pub struct Trail {
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it, and evermint.v1 says more")]
 pub struct Record {
+    pub number: u64,
     pub position: u64,
     pub at: At,
+    pub by: Option<Origin>,
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// Who asked for it.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs, reason = "the names say it, and evermint.v1 says more")]
+pub struct Origin {
+    pub who: String,
+    pub from: String,
+    pub replica: u64,
 }
 
 /// What happened.
@@ -61,6 +73,13 @@ pub enum Event {
         tries: u32,
         end: String,
         cause: String,
+    },
+    Refused {
+        method: String,
+        #[serde(rename = "refusal")]
+        reason: String,
+        count: u64,
+        since: At,
     },
     Unknown,
 }
@@ -107,11 +126,23 @@ impl From<v1::AuditRecord> for Record {
                 command: c.command,
                 object: c.object,
             },
+            Some(Given::Refused(r)) => Event::Refused {
+                method: r.method,
+                reason: r.reason,
+                count: r.count,
+                since: At(r.since_ms),
+            },
             None => Event::Unknown,
         };
         Self {
+            number: record.number,
             position: record.position,
             at: At(record.at_ms),
+            by: record.by.map(|by| Origin {
+                who: by.who,
+                from: by.from,
+                replica: by.replica,
+            }),
             event,
         }
     }
@@ -178,11 +209,29 @@ impl Record {
                 )
             }
             Event::Change { command, object } => (command.clone(), object.clone(), Cell::none()),
+            Event::Refused {
+                method,
+                reason,
+                count,
+                ..
+            } => {
+                let told = match count {
+                    1 => reason.clone(),
+                    count => format!("{reason}, {count} times"),
+                };
+                let end = Cell::new(told, Tone::Warn);
+                ("refused".to_owned(), method.clone(), end)
+            }
             Event::Unknown => ("?".to_owned(), String::new(), Cell::none()),
         };
         vec![
             self.position.into(),
             absolute(self.at.0).into(),
+            match &self.by {
+                Some(by) if by.from.is_empty() => by.who.as_str().into(),
+                Some(by) => format!("{} from {}", by.who, by.from).into(),
+                None => Cell::none(),
+            },
             what.into(),
             object.into(),
             end,
@@ -194,7 +243,7 @@ impl Render for Trail {
     fn render(&self, page: &mut Page) {
         let rows: Vec<Vec<Cell>> = self.records.iter().map(Record::row).collect();
         page.table(
-            &["POSITION", "AT", "WHAT", "OBJECT", "END"],
+            &["POSITION", "AT", "WHO", "WHAT", "OBJECT", "END"],
             &rows,
             "no audit records match",
         );
@@ -206,6 +255,34 @@ impl Render for Trail {
             };
             page.line(Cell::new(told, Tone::Dim));
         }
+    }
+}
+
+/// For `audit --follow`.
+impl Render for Record {
+    fn render(&self, page: &mut Page) {
+        page.cells(&self.row());
+    }
+}
+
+/// The answer of `audit verify`.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Verified(pub Chain);
+
+impl Render for Verified {
+    fn render(&self, page: &mut Page) {
+        let chain = &self.0;
+        if chain.records == 0 {
+            return page.line(Cell::new("there are no records", Tone::Dim));
+        }
+        let told = format!(
+            "{} records, {} to {}, are as they were written",
+            chain.records, chain.first, chain.last
+        );
+        page.line(Cell::new(told, Tone::Good));
+        page.line(format!("digest of the last one: {}", chain.head));
+        page.line(format!("digest before the first one: {}", chain.anchor));
     }
 }
 
@@ -240,6 +317,7 @@ mod tests {
             position,
             at_ms: NOW,
             event: Some(event),
+            ..Default::default()
         };
         let answer = v1::ListAuditResponse {
             records: vec![
@@ -249,6 +327,7 @@ mod tests {
             ],
             position: 12,
             more: true,
+            ..Default::default()
         };
         let trail = Trail::new(answer, false);
         let text = shown(&trail);

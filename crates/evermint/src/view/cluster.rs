@@ -64,6 +64,7 @@ pub struct Settings {
     pub backoff_cap_ms: u64,
     pub default_lifetime_ms: u64,
     pub audit_retention: u32,
+    pub audit_max_age_ms: u64,
 }
 
 /// Objects in the state.
@@ -149,6 +150,7 @@ impl From<v1::Settings> for Settings {
             backoff_cap_ms: s.backoff_cap_ms,
             default_lifetime_ms: s.default_lifetime_ms,
             audit_retention: s.audit_retention,
+            audit_max_age_ms: s.audit_max_age_ms,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use async_trait::async_trait;
+use evermint_core::audit::Origin;
 use evermint_core::command::Refusal;
 use evermint_core::credential::RefreshConfig;
 use evermint_core::id::ReplicaId;
@@ -86,9 +87,13 @@ impl ClusterControl for Control {
         self.status.borrow().clone()
     }
 
-    async fn remove_replica(&self, replica: ReplicaId) -> Result<bool, ControlError> {
+    async fn remove_replica(
+        &self,
+        by: Option<Origin>,
+        replica: ReplicaId,
+    ) -> Result<bool, ControlError> {
         use evermint_replica::Error;
-        match self.node.remove_replica(replica).await {
+        match self.node.remove_replica(by, replica).await {
             Ok(()) => Ok(true),
             Err(Error::Refused(Refusal::NotFound(_))) => Ok(false),
             Err(Error::Propose(error)) => Err(ControlError::Propose(error)),

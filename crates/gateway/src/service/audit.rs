@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use evermint_core::audit::{AuditEvent, AuditRecord};
 use evermint_core::command::Kind;
-use evermint_core::id::{CredentialId, CredentialKey, Name, Position, ProviderId};
+use evermint_core::id::{CredentialId, CredentialKey, Name, ProviderId};
 use evermint_core::provider::Provider;
 use evermint_proto::v1;
 use evermint_proto::v1::audit_server::Audit;
@@ -28,6 +28,17 @@ impl Audit for Services {
         if name == Some(None) && !request.credential_key.is_empty() {
             rim.problem("provider", "must be given with credential_key");
         }
+        let kind: Option<fn(&AuditEvent) -> bool> = match request.kind.as_str() {
+            "" => None,
+            "mint" => Some(|event| matches!(event, AuditEvent::Mint { .. })),
+            "change" => Some(|event| matches!(event, AuditEvent::Change { .. })),
+            "revocation" => Some(|event| matches!(event, AuditEvent::Revocation { .. })),
+            "refused" => Some(|event| matches!(event, AuditEvent::Refused(_))),
+            _ => {
+                rim.problem("kind", "must be mint, change, revocation or refused");
+                None
+            }
+        };
         let (workspace, name, key) = rim.finish(|| Some((workspace?, name?, key?)))?;
 
         let state = self.state();
@@ -43,13 +54,19 @@ impl Audit for Services {
                 Some(about.ok_or_else(|| status::not_found(Kind::Provider, &name))?)
             }
         };
-        let matches = |record: &&Arc<AuditRecord>| match &about {
-            Some(about) => about.matches(&record.event, key.as_ref()),
-            None => true,
+        let matches = |record: &&Arc<AuditRecord>| {
+            let of_kind = kind.is_none_or(|kind| kind(&record.event));
+            let who = record.by.as_ref().map_or("", |by| &by.who);
+            of_kind
+                && who.starts_with(&request.who)
+                && record.position.0 > request.since_position
+                && about
+                    .as_ref()
+                    .is_none_or(|about| about.matches(&record.event, key.as_ref()))
         };
 
         let size = page::size(request.limit);
-        let since = Position(request.since_position.saturating_add(1));
+        let since = request.since_number.saturating_add(1);
         let matching = state.audit.range(since..).map(|(_, record)| record);
         let mut records: Vec<&Arc<AuditRecord>> = if request.newest {
             let newest = matching.rev().filter(matches).take(size + 1);
@@ -69,6 +86,8 @@ impl Audit for Services {
                 .collect(),
             position: state.meta.position.0,
             more,
+            head: Some(show::link(state.meta.audit_head)),
+            anchor: Some(show::link(state.meta.audit_anchor)),
         }))
     }
 }
@@ -93,6 +112,7 @@ impl About {
             AuditEvent::Mint { credential, .. } | AuditEvent::Revocation { credential, .. } => {
                 credential.provider == self.id && key.is_none_or(|key| *key == credential.key)
             }
+            AuditEvent::Refused(_) => false,
             AuditEvent::Change { command, object } => match key {
                 Some(key) => {
                     let id = CredentialId {

@@ -26,7 +26,7 @@ use crate::caller::Caller;
 use crate::rim::Rim;
 use crate::token::Pass;
 use crate::views::Watch;
-use crate::{names, status};
+use crate::{names, origin, status};
 
 #[tonic::async_trait]
 impl Bundles for Services {
@@ -179,11 +179,11 @@ impl Services {
                 early: Early::ShortLived,
             };
             let services = self.clone();
-            tokio::spawn(async move {
+            tokio::spawn(origin::carried(async move {
                 if let Err(status) = services.propose(command).await {
                     tracing::debug!({ names::CODE } = ?status.code(), "a mint was not made due");
                 }
-            });
+            }));
         }
     }
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::Services;
 use crate::rim::Rim;
-use crate::{show, status};
+use crate::{origin, show, status};
 
 /// How long a join token is good for if nobody says.
 const JOIN_TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -104,7 +104,7 @@ impl Cluster for Services {
         let removed = self
             .ports
             .control
-            .remove_replica(ReplicaId(id))
+            .remove_replica(origin::current(), ReplicaId(id))
             .await
             .map_err(|e| status::uncontrolled(&e))?;
         Ok(Response::new(v1::RemoveReplicaResponse { removed }))

@@ -18,8 +18,8 @@ use super::providers::named;
 use crate::caller::Caller;
 use crate::rim::Rim;
 use crate::shared::Shared;
-use crate::status;
 use crate::token::{self, LIFETIME, LIFETIME_MAX, Token};
+use crate::{origin, status};
 
 /// How often a first key is looked for anew after another replica brought one.
 const TRIES: usize = 3;
@@ -118,7 +118,11 @@ impl Shared {
                 public,
                 private: self.seal(&Context::signing_key(id), &private)?,
             };
-            let answer = self.ports.proposer.propose(command).await;
+            let answer = self
+                .ports
+                .proposer
+                .propose_for(origin::current(), command)
+                .await;
             let answer = answer.map_err(|e| status::unanswered(&e))?;
             match answer.outcome {
                 Ok(_) | Err(Refusal::SigningKeyReplaced) => self.reach(answer.position).await?,

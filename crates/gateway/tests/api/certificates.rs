@@ -2,9 +2,12 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use evermint_core::port::StateView as _;
 use evermint_core::secret::Secret;
 use evermint_gateway::testing::START;
 use evermint_gateway::{AdminToken, ClientCertificates, Config};
+use evermint_proto::v1;
+use evermint_proto::v1::sandboxes_client::SandboxesClient;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     SanType,
@@ -244,5 +247,26 @@ async fn a_token_counts_for_more_than_a_certificate_and_both_ways_work_at_once()
     assert_eq!(
         call(&over_tls.channel, READ, Some(&token)).await,
         Code::PermissionDenied
+    );
+}
+
+#[tokio::test]
+async fn the_audit_trail_names_who_showed_a_certificate() {
+    let authority = Authority::new("operators");
+    let harness = guarded(&authority, None).await;
+    let alice = authority.sign("alice", |_| {});
+    let channel = connect(&harness, Some(&alice)).connect_lazy();
+    let create = v1::CreateSandboxRequest {
+        name: "box".to_owned(),
+        ..Default::default()
+    };
+    let created = SandboxesClient::new(channel).create_sandbox(create).await;
+    created.unwrap();
+    let state = harness.cluster.state();
+    let (_, record) = state.audit.get_max().unwrap();
+    let by = record.by.clone().unwrap();
+    assert_eq!(
+        (by.who.as_str(), by.from.as_str()),
+        ("certificate:cn:alice", "127.0.0.1")
     );
 }

@@ -106,6 +106,7 @@ async fn the_audit_trail_is_filtered_and_bounded() {
                 ),
                 Event::Change(change) => change.command.clone(),
                 Event::Revocation(revocation) => format!("{:?}", revocation.end()),
+                Event::Refused(refused) => refused.method.clone(),
             })
             .collect();
         (told, response.more)
@@ -150,7 +151,15 @@ async fn the_audit_trail_is_filtered_and_bounded() {
     );
     let (everything, more) = list(v1::ListAuditRequest::default()).await;
     assert!(!more);
-    let since = harness.cluster.committed().audit.keys().nth(2).unwrap().0;
+    let since = harness
+        .cluster
+        .committed()
+        .audit
+        .values()
+        .nth(2)
+        .unwrap()
+        .position
+        .0;
     let (rest, _) = list(v1::ListAuditRequest {
         since_position: since,
         ..Default::default()

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to unwrap has failed")]
 
 mod access;
+mod audit;
 mod bad_input;
 mod calls;
 mod certificates;

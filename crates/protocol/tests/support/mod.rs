@@ -128,6 +128,7 @@ impl World {
     pub fn propose(&mut self, command: Command) -> Answer {
         self.requests += 1;
         let proposal = Proposal {
+            by: None,
             request: RequestId(self.requests),
             command,
         };

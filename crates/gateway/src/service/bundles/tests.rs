@@ -170,6 +170,7 @@ fn gateway(cluster: &FakeCluster) -> Services {
     let stop = shutdown.clone();
     tokio::spawn(async move { follower.follow(stop).await });
     Services(Arc::new(Shared {
+        refusals: crate::refusals::Refusals::default(),
         fence: crate::fence::Fence::new(Arc::clone(&ports.view)),
         others: crate::others::Others::default(),
         passage: None,
