@@ -131,6 +131,32 @@ pub enum Event {
         said: Vec<(Place, String)>,
     },
 
+    /// A sandbox with the habits of OpenShell's was given its environment.
+    Installed {
+        /// The sandbox.
+        sandbox: String,
+        /// When it asked.
+        asked: Nanos,
+        /// Who answered.
+        replica: Place,
+        /// The environment's revision.
+        revision: u64,
+        /// What it got. Credentials of it bear their identity for the provider's name, and no
+        /// generation, which this sandbox is not told.
+        content: u64,
+    },
+    /// Such a sandbox asked for its environment, was refused or left alone, and has none any more.
+    Stripped {
+        /// The sandbox.
+        sandbox: String,
+        /// When it asked.
+        asked: Nanos,
+        /// Whom.
+        replica: Place,
+        /// What it was told.
+        why: String,
+    },
+
     /// A grant was made at an issuer, for one credential.
     Granted {
         /// The issuer.

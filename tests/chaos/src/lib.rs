@@ -7,7 +7,7 @@
 //! | [`world`] | what everyone shares: places, network, issuers, what is known of them now |
 //! | [`place`], [`net`], [`door`] | replicas as processes, the network between them, their way to an issuer |
 //! | [`operator`], [`load`] | calls as operators make them, each noted with how it ended |
-//! | [`sandbox`] | readers that note what they are given |
+//! | [`sandbox`], [`unfenced`] | readers that note what they are given: Evermint's own, and OpenShell's |
 //! | [`nemesis`] | faults, a file for each family |
 //! | [`failpoint`], [`disk`] | the places at which a replica can be stopped; disks that lose their power |
 //! | [`campaign`] | a number of faults of some kinds, and a table of them |
@@ -35,5 +35,6 @@ pub mod settings;
 pub mod spawn;
 pub mod start;
 pub mod tool;
+pub mod unfenced;
 pub mod watcher;
 pub mod world;

@@ -199,6 +199,8 @@ async fn send(
             let request = CreateProviderRequest {
                 name: provider,
                 r#type: "generic-oauth2".to_owned(),
+                // OpenShell's sandboxes are given what may be used somewhere.
+                config: [("API_HOST".to_owned(), "api.example".to_owned())].into(),
                 ..CreateProviderRequest::default()
             };
             position(providers.create_provider(request).await, |a| a.position)?

@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
-use crate::history::{Event, Phase};
+use crate::history::{Event, Phase, Way};
 use crate::nemesis::{Struck, Track, tracks};
 use crate::net::Network;
 use crate::sandbox::Reader;
 use crate::settings::Settings;
+use crate::unfenced::Unfenced;
 use crate::watcher;
 use crate::world::World;
 use crate::{campaign, failpoint, finale, load, nemesis, start};
@@ -141,6 +142,9 @@ async fn whole(
     start::register(world).await?;
     let mut running = load::start(world, &stopped);
     for (sandbox, way, registered) in start::sandboxes(world).await? {
+        if way == Way::Polling {
+            running.spawn(Unfenced::new(world, &sandbox, &stopped).run());
+        }
         running.spawn(Reader::new(world, &sandbox, way, registered, &stopped).run());
     }
 

@@ -38,7 +38,7 @@ pub struct Contents(Mutex<HashMap<Vec<Served>, u64>>);
 
 impl Contents {
     /// The number of a content, which is noted if it is new.
-    fn number(&self, world: &World, credentials: Vec<Served>) -> u64 {
+    pub(crate) fn number(&self, world: &World, credentials: Vec<Served>) -> u64 {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(content) = known.get(&credentials) {
             return *content;

@@ -20,10 +20,7 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         else {
             continue;
         };
-        let since = asked.saturating_sub(SETTLED);
-        let up: Vec<Place> = (0..seen.run.replicas)
-            .filter(|place| was_up(seen, *place, since, line.at))
-            .collect();
+        let up = up(seen, *asked, line.at);
         if up.len() * 2 > seen.run.replicas {
             violations.push(Violation {
                 promise: "I7",
@@ -33,6 +30,14 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// The replicas that were up, and had settled, while somebody asked.
+pub(super) fn up(seen: &Seen<'_>, asked: Nanos, answered: Nanos) -> Vec<Place> {
+    let since = asked.saturating_sub(SETTLED);
+    (0..seen.run.replicas)
+        .filter(|place| was_up(seen, *place, since, answered))
+        .collect()
 }
 
 /// Whether a process lived at `place` all the time, and no fault concerned it.

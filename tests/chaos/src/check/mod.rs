@@ -18,6 +18,7 @@
 //! | I12 | G9 | `secrets` | planted secrets, panics, deaths that nobody caused |
 //! | | G10 | `audit` | the trail explains each success at the issuer |
 //! | | | `bite` | every fault took effect |
+//! | I3, I7 | G6, G8 | `unfenced` | what OpenShell's sandboxes install, and what they lose |
 //!
 //! Numbers are those of the project's list of chaos invariants (I) and of its guarantees (G).
 
@@ -39,6 +40,7 @@ mod survival;
 #[cfg(test)]
 mod tale;
 mod tickets;
+mod unfenced;
 
 use std::fmt;
 
@@ -69,7 +71,7 @@ impl fmt::Display for Violation {
 type Check = fn(&Seen<'_>) -> Vec<Violation>;
 
 /// All of them, in the order of the table above.
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     tickets::check,
     requests::check,
     order::check,
@@ -85,6 +87,7 @@ const CHECKS: [Check; 15] = [
     secrets::check,
     audit::check,
     bite::check,
+    unfenced::check,
 ];
 
 /// Everything that was broken in this history, in order.
