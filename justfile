@@ -48,8 +48,9 @@ bench:
 
 # Real processes under seeded faults: `just chaos SECONDS SEED REPLICAS`; `just chaos 60 7 3 --only process`
 chaos *ARGS:
-    cargo build --profile chaos -p evermint -p evermint-chaos
-    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/chaos/evermint ${CARGO_TARGET_DIR:-target}/chaos/chaos {{ARGS}}
+    cargo build --profile chaos -p evermint --features failpoints --bin evermint-failpoints
+    cargo build --profile chaos -p evermint-chaos
+    EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/chaos/evermint-failpoints ${CARGO_TARGET_DIR:-target}/chaos/chaos {{ARGS}}
 
 # A number of faults of some kinds: `just campaign 0 7 5 kills --count 300`, `just campaign 0 7 3 --proxies power`
 campaign *ARGS:

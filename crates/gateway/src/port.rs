@@ -135,6 +135,8 @@ pub struct Peer {
     /// The names of the key-encryption keys that it has; first the one that it wants to wrap all
     /// data keys.
     pub keks: Vec<String>,
+    /// By how many milliseconds its wall clock is ahead of the cluster clock.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// What a replica is to the group.

@@ -452,6 +452,7 @@ impl ClusterControl for FakeCluster {
             last_heard: Some(Duration::ZERO),
             erased: Some(self.state().meta.destroyed),
             keks: self.0.keyring.kek_names(),
+            clock_ahead_ms: Some(0),
         };
         RaftStatus {
             role: Role::Leader,

@@ -3,6 +3,7 @@
 //! Wall clocks are set by people and by NTP; monotonic clocks mean nothing in another process.
 //! So the leader stamps every log entry, and each replica runs on from the stamps that it applied,
 //! by its own monotonic clock: one that counts the time that a machine is suspended (boot time).
+//! A stamp is what the wall clocks of a majority say ([`majority`]), not what the leader's own does.
 
 use std::time::Duration;
 
@@ -43,13 +44,27 @@ impl ClusterClock {
         self.stamp + (passed - passed / SLACK)
     }
 
-    /// The stamp that a leader writes into an entry at `mono`: its wall clock, unless that is
-    /// behind the cluster clock. The clock itself follows once the entry is applied: an entry
+    /// The stamp that a leader writes into an entry at `mono`: the wall clocks' time, unless that
+    /// is behind the cluster clock. The clock itself follows once the entry is applied: an entry
     /// that is never committed must not move it (simulation seed 2580: a deposed leader whose
     /// wall clock was wrong found every token due at once, for ever).
     pub fn stamp(&self, wall: UnixMs, mono: MonoMs) -> UnixMs {
         wall.max(self.read(mono))
     }
+}
+
+/// The time by the wall clocks of so many `voters`, of which some are known; `None` while those
+/// of a majority are not.
+///
+/// It is the earliest time that a majority has not got beyond, a clock that is not known being
+/// taken for later than any other. So while fewer than half are wrong, the time is never behind all
+/// that are right: nothing is served past its end. And it is never ahead of all that are right,
+/// unless so many of them are unknown that one word stands against another: then the later one
+/// counts.
+pub fn majority(known: impl IntoIterator<Item = UnixMs>, voters: usize) -> Option<UnixMs> {
+    let mut known: Vec<_> = known.into_iter().collect();
+    known.sort_unstable();
+    known.get(voters / 2).copied()
 }
 
 #[cfg(test)]
@@ -77,6 +92,45 @@ mod tests {
             let mono = MonoMs(time + time / 2_000);
             clock.observe(UnixMs(time), mono);
             assert_eq!(clock.read(mono), UnixMs(time), "hour {hour}");
+        }
+    }
+
+    #[test]
+    fn the_wall_clocks_of_a_majority_count_and_one_that_is_not_known_is_late() {
+        #[track_caller]
+        fn check(known: &[u64], voters: usize, expected: Option<u64>) {
+            let known = known.iter().copied().map(UnixMs);
+            assert_eq!(majority(known, voters), expected.map(UnixMs));
+        }
+        check(&[70], 1, Some(70));
+        check(&[70, 900], 2, Some(900));
+        check(&[70, 900, 71], 3, Some(71));
+        check(&[70, 1, 71], 3, Some(70));
+        check(&[70, 900], 3, Some(900));
+        check(&[70, 1], 3, Some(70));
+        check(&[900], 3, None);
+        check(&[70, 71, 72, 900, 901], 5, Some(72));
+        check(&[1, 2, 72, 73, 74], 5, Some(72));
+        check(&[70, 900, 901], 5, Some(901));
+        check(&[], 0, None);
+    }
+
+    #[test]
+    fn less_than_half_of_the_wall_clocks_do_not_hold_the_time_back_and_do_not_push_it() {
+        // Every choice of three voters: wrong early, wrong late, right, or unknown.
+        const KINDS: [Option<u64>; 4] = [Some(1), Some(900), Some(70), None];
+        for all in (0..64).map(|n| [KINDS[n % 4], KINDS[n / 4 % 4], KINDS[n / 16]]) {
+            let wrong = |w: &&Option<u64>| matches!(w, Some(1 | 900));
+            let known = all.iter().copied().flatten().map(UnixMs);
+            let Some(time) = majority(known, 3) else {
+                continue;
+            };
+            // An unknown one is right, as far as it counts for this.
+            if all.iter().filter(wrong).count() <= 1 {
+                assert!(time >= UnixMs(70), "{all:?}");
+                let unknown = all.contains(&None);
+                assert!(time == UnixMs(70) || unknown, "{all:?}: {time:?}");
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use openraft::ServerState;
 use openraft::raft::ClientWriteResult;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::clock::Timekeeper;
 use crate::raft::{Raft, TypeConfig};
+use crate::stamp::Stamper;
 use crate::stored::EncodedBatch;
 
 /// The most proposals in one entry.
@@ -29,8 +29,8 @@ const IN_FLIGHT_MAX: usize = 2;
 /// Why a proposal has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rejection {
-    /// It is in no log: this replica does not lead.
-    #[error("this replica does not lead")]
+    /// It is in no log: this replica does not lead, or not for long enough.
+    #[error("this replica does not lead, or does not know yet what time it is")]
     NotLeader,
     /// It is in no log.
     #[error("{0}")]
@@ -52,9 +52,9 @@ pub(crate) struct Batcher(mpsc::Sender<Waiting>);
 
 impl Batcher {
     /// Starts the task that gathers; it ends when the last handle is gone.
-    pub(crate) fn start(raft: Raft, clock: Timekeeper) -> Self {
+    pub(crate) fn start(raft: Raft, stamper: Stamper) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(gather(waiting, raft, clock));
+        tokio::spawn(gather(waiting, raft, stamper));
         Self(queue)
     }
 
@@ -84,7 +84,7 @@ fn encoded_len(proposal: &Proposal) -> usize {
     postcard::serialize_with_flavor(proposal, flavor).unwrap_or(usize::MAX)
 }
 
-async fn gather(mut queue: mpsc::Receiver<Waiting>, raft: Raft, clock: Timekeeper) {
+async fn gather(mut queue: mpsc::Receiver<Waiting>, raft: Raft, stamper: Stamper) {
     let slots = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut held: Option<Waiting> = None;
     while let Ok(slot) = slots.clone().acquire_owned().await {
@@ -113,11 +113,11 @@ async fn gather(mut queue: mpsc::Receiver<Waiting>, raft: Raft, clock: Timekeepe
             continue;
         }
         let (proposals, answers) = batch.into_iter().map(|w| (w.proposal, w.answer)).unzip();
-        if !leads(&raft) {
+        let stamp = if leads(&raft) { stamper.stamp() } else { None };
+        let Some(at) = stamp else {
             answer_all(answers, &Rejection::NotLeader);
             continue;
-        }
-        let at = clock.stamp();
+        };
         let entry = EncodedBatch::new(&Batch { at, proposals });
         let raft = raft.clone();
         let written = raft.client_write_ff(entry).await;

@@ -68,10 +68,15 @@ impl Timekeeper {
         self.with(|cluster| cluster.observe(stamp, boot))
     }
 
-    /// The stamp for an entry that this replica appends as the leader.
-    pub(crate) fn stamp(&self) -> UnixMs {
-        let clocks = self.clock.read();
-        self.with(|cluster| cluster.stamp(clocks.wall, clocks.boot))
+    /// The wall clock of this machine: one voice among those of a majority.
+    pub(crate) fn wall(&self) -> UnixMs {
+        self.clock.read().wall
+    }
+
+    /// The stamp for an entry, when the wall clocks of a majority show `wall`.
+    pub(crate) fn stamp(&self, wall: UnixMs) -> UnixMs {
+        let boot = self.boot();
+        self.with(|cluster| cluster.stamp(wall, boot))
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut ClusterClock) -> T) -> T {
@@ -103,7 +108,7 @@ mod tests {
         time.with(|cluster| cluster.observe(UnixMs(1_000_000), MonoMs(5_000)));
         let slept = time.now().since(UnixMs(1_000_000));
         assert!(slept > Duration::from_secs(3_590), "{slept:?}");
-        assert_eq!(time.stamp(), time.now());
+        assert_eq!(time.stamp(time.wall()), time.now());
         assert_eq!(
             time.mono(),
             MonoMs(5_000),

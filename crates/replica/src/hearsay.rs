@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use evermint_core::id::{Position, ReplicaId, SessionId};
-use evermint_core::time::{MonoMs, millis};
+use evermint_core::time::{MonoMs, UnixMs, millis};
 use evermint_proto::replica::v1 as wire;
 
 /// The newest word of each replica.
@@ -19,6 +19,8 @@ pub(crate) struct Word {
     pub(crate) session: SessionId,
     /// When it came, by the time since boot.
     pub(crate) at: MonoMs,
+    /// Its wall clock then.
+    pub(crate) wall: UnixMs,
     pub(crate) applied: Position,
     pub(crate) erased: Position,
     pub(crate) keks: Vec<String>,
@@ -38,6 +40,15 @@ pub struct Heard {
     /// The names of the key-encryption keys that it has; first the one that is to wrap all data
     /// keys.
     pub keks: Vec<String>,
+    /// By how many milliseconds its wall clock is ahead of the cluster clock.
+    pub ahead_ms: i64,
+}
+
+impl Word {
+    /// Its wall clock `now`, if nobody has set it since.
+    fn wall(&self, now: MonoMs) -> UnixMs {
+        self.wall + now.since(self.at)
+    }
 }
 
 impl Hearsay {
@@ -53,6 +64,7 @@ impl Hearsay {
             let word = Word {
                 session: SessionId(u128::from_be_bytes(session)),
                 at: now - Duration::from_millis(heard.age_ms),
+                wall: UnixMs(heard.wall_ms),
                 applied: Position(heard.applied),
                 erased: Position(heard.erased),
                 keks: names(heard.keks),
@@ -72,14 +84,22 @@ impl Hearsay {
             applied: word.applied.0,
             erased: word.erased.0,
             keks: word.keks.clone(),
+            wall_ms: word.wall.0,
         });
         told.collect()
     }
 
-    /// What is known of the replicas for which `is_member` holds; the others are forgotten.
+    /// The wall clock of a replica `now`, as far as it is known.
+    pub(crate) fn wall(&self, replica: ReplicaId, now: MonoMs) -> Option<UnixMs> {
+        self.lock().get(&replica).map(|word| word.wall(now))
+    }
+
+    /// What is known of the replicas for which `is_member` holds, when the cluster clock shows
+    /// `cluster`; the others are forgotten.
     pub(crate) fn of(
         &self,
         now: MonoMs,
+        cluster: UnixMs,
         is_member: impl Fn(ReplicaId) -> bool,
     ) -> BTreeMap<ReplicaId, Heard> {
         let mut known = self.lock();
@@ -90,6 +110,11 @@ impl Hearsay {
             applied: word.applied,
             erased: word.erased,
             keks: word.keks.clone(),
+            ahead_ms: word
+                .wall(now)
+                .0
+                .cast_signed()
+                .saturating_sub(cluster.0.cast_signed()),
         };
         known.iter().map(|(id, word)| (*id, of(word))).collect()
     }
@@ -118,6 +143,7 @@ mod tests {
         let word = |at| Word {
             session: SessionId(9),
             at: MonoMs(at),
+            wall: UnixMs(7_000_000),
             applied: Position(40),
             erased: Position(30),
             keks: vec!["k".to_owned()],
@@ -127,11 +153,13 @@ mod tests {
         let follower = Hearsay::default();
         follower.hear(ReplicaId(3), word(1));
         follower.repeat(leader.tell(MonoMs(1_000)), MonoMs(50_000));
-        let known = follower.of(MonoMs(50_200), |_| true);
+        let cluster = UnixMs(7_000_600);
+        let known = follower.of(MonoMs(50_200), cluster, |_| true);
         assert_eq!(known.len(), 2, "the leader did not name the third");
         assert_eq!(known[&ReplicaId(2)].age, Duration::from_millis(500));
         assert_eq!(known[&ReplicaId(2)].erased, Position(30));
-        let members = follower.of(MonoMs(50_200), |id| id == ReplicaId(1));
+        assert_eq!(known[&ReplicaId(2)].ahead_ms, -100);
+        let members = follower.of(MonoMs(50_200), cluster, |id| id == ReplicaId(1));
         assert_eq!(members.len(), 1);
     }
 }

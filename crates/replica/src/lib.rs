@@ -42,6 +42,7 @@ mod raft;
 mod security;
 mod server;
 mod snapshot;
+mod stamp;
 mod status;
 mod stored;
 #[cfg(test)]

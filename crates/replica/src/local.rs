@@ -19,6 +19,7 @@ use crate::hearsay::{Hearsay, Word};
 use crate::identity::Member;
 use crate::peers::{Client, Lane, Peers};
 use crate::raft::{Metrics, Raft};
+use crate::stamp::Stamper;
 use crate::view::Views;
 
 /// What the parts of a running replica share.
@@ -38,7 +39,8 @@ pub(crate) struct Local {
     pub(crate) draining: AtomicBool,
     /// The leader said that this replica is no member.
     pub(crate) removed: AtomicBool,
-    pub(crate) hearsay: Hearsay,
+    pub(crate) hearsay: Arc<Hearsay>,
+    pub(crate) stamper: Stamper,
     /// A position: nothing of the history up to it is left in the log.
     erased: AtomicU64,
     freshness: Mutex<Freshness>,
@@ -65,10 +67,18 @@ impl Local {
         config: &Config,
     ) -> Self {
         let timing = config.timing;
+        let hearsay = Arc::<Hearsay>::default();
+        let stamper = Stamper {
+            me: me.replica,
+            raft: raft.clone(),
+            views: views.clone(),
+            clock: clock.clone(),
+            hearsay: hearsay.clone(),
+        };
         Self {
             me,
             session,
-            batcher: Batcher::start(raft.clone(), clock.clone()),
+            batcher: Batcher::start(raft.clone(), stamper.clone()),
             raft,
             views,
             clock,
@@ -78,7 +88,8 @@ impl Local {
             keks: config.keks.clone(),
             draining: AtomicBool::new(false),
             removed: AtomicBool::new(false),
-            hearsay: Hearsay::default(),
+            hearsay,
+            stamper,
             erased: AtomicU64::new(0),
             freshness: Mutex::default(),
             confirmed: Mutex::default(),
@@ -99,6 +110,7 @@ impl Local {
         Word {
             session: self.session,
             at: self.clock.boot(),
+            wall: self.clock.wall(),
             applied: self.views.state().meta.position,
             erased: self.erased(),
             keks: self.keks.clone(),
@@ -183,7 +195,9 @@ impl Local {
     /// As the leader: lets a quorum confirm it, and remembers.
     pub(crate) async fn confirm(&self) -> Result<(), String> {
         let as_of = self.clock.boot();
-        let stamp = self.clock.stamp();
+        // Who does not know what time it is cannot say what has expired.
+        let stamp = self.stamper.stamp();
+        let stamp = stamp.ok_or("the wall clocks of a majority are not known yet")?;
         let position = self.confirmed_position().await?;
         // A leader that a quorum knows sets the clock, as its entries do. One that was just started
         // would else reckon from the last entry of its former life, and serve what has expired since.

@@ -65,7 +65,6 @@ pub(crate) async fn beat(local: &Local) -> Result<Option<(Position, MonoMs)>, St
         return Ok(None);
     };
     if leader == local.me.replica {
-        local.clock.stamp();
         let eligible = is_eligible(local, leader, local.draining.load(Ordering::Relaxed));
         let now = local.clock.mono();
         local.duties.beat(leader, local.session, eligible, now);
@@ -81,6 +80,7 @@ pub(crate) async fn beat(local: &Local) -> Result<Option<(Position, MonoMs)>, St
         draining: local.draining.load(Ordering::Relaxed),
         erased: local.erased().0,
         keks: local.keks.clone(),
+        wall_ms: local.clock.wall().0,
     };
     let mut client = local.client(leader)?;
     let response = client.beat(request).await.map_err(|e| e.to_string())?;
@@ -120,6 +120,7 @@ pub(crate) fn answer(local: &Local, from: ReplicaId, request: &wire::BeatRequest
         let word = Word {
             session,
             at: local.clock.boot(),
+            wall: UnixMs(request.wall_ms),
             applied: Position(request.applied),
             erased: Position(request.erased),
             keks: names(request.keks.clone()),
@@ -127,7 +128,7 @@ pub(crate) fn answer(local: &Local, from: ReplicaId, request: &wire::BeatRequest
         local.hearsay.hear(from, word);
     }
     Beaten::Pulse(wire::Pulse {
-        clock_ms: local.clock.stamp().0,
+        clock_ms: local.stamper.stamp().unwrap_or(local.clock.now()).0,
         confirmed: local.confirmed().map(|confirmed| wire::Confirmed {
             position: confirmed.position.0,
             age_ms: millis(local.clock.boot().since(confirmed.as_of)),

@@ -138,5 +138,8 @@ pub(crate) async fn of(local: &Local, disk_bytes: u64) -> Status {
 fn heard(local: &Local, state: &State) -> BTreeMap<ReplicaId, Heard> {
     local.hearsay.hear(local.me.replica, local.word());
     let now = local.clock.boot();
-    local.hearsay.of(now, |id| state.replicas.contains_key(&id))
+    let cluster = local.clock.now();
+    local
+        .hearsay
+        .of(now, cluster, |id| state.replicas.contains_key(&id))
 }

@@ -180,6 +180,15 @@ pub async fn configure(operator: &mut Operator, credential: &Credential) -> bool
     let world = Arc::clone(operator.world());
     let idp = world.issuer(credential.issuer);
     let grant = idp.grant(&credential.client).await;
+    let changed = {
+        let changed = world.client_secrets.lock();
+        let changed = changed.unwrap_or_else(std::sync::PoisonError::into_inner);
+        changed.get(&credential.client).cloned()
+    };
+    let grant = match changed {
+        Some(secret) => grant.with_secret(&secret),
+        None => grant,
+    };
     world.plant(&grant);
     world.recorder.note(Event::Granted {
         issuer: credential.issuer,

@@ -11,7 +11,7 @@ use evermint_chaos::net::namespaces::Namespaces;
 use evermint_chaos::net::netem::Netem;
 use evermint_chaos::net::proxies::Proxies;
 use evermint_chaos::report::{Summary, picture};
-use evermint_chaos::settings::Settings;
+use evermint_chaos::settings::{SPARES, Settings};
 use evermint_chaos::{campaign, check, history, run};
 use evermint_cluster_tests::{Idp, say};
 
@@ -119,7 +119,7 @@ fn run(settings: Settings, campaign: Option<Campaign>) -> Vec<String> {
             .enable_all()
             .build()
     };
-    let places = settings.replicas + 1;
+    let places = settings.replicas + SPARES;
     // Later there may be no network to get it from; whether it is needed shows then.
     let _ = Idp::install();
     // Threads inherit the namespace of whoever starts them: the network comes first.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evermint_cluster_tests::Process;
@@ -41,6 +41,8 @@ pub struct Residence {
     doomed: AtomicBool,
     /// Its Raft id, as it told last; 0 if it never did.
     id: AtomicU64,
+    /// The id of its newest process.
+    pid: AtomicU32,
     recorder: Arc<Recorder>,
 }
 
@@ -61,6 +63,7 @@ impl Residence {
             may_end: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             id: AtomicU64::new(0),
+            pid: AtomicU32::new(0),
             recorder: Arc::clone(recorder),
         }
     }
@@ -175,6 +178,7 @@ filter = "info,openraft=off,ractor=warn"
         }
         let started = spawn(command, self.log.clone());
         let pid = started.id();
+        self.pid.store(pid, Ordering::Relaxed);
         if let Network::Proxies(net) = net {
             net.runs(self.place, pid);
         }
@@ -254,6 +258,7 @@ filter = "info,openraft=off,ractor=warn"
     }
 
     fn ended(&self, by_itself: Option<std::process::ExitStatus>, how: &str) {
+        crate::nemesis::clock::tidy(self.pid.load(Ordering::Relaxed));
         self.recorder.note(Event::ReplicaEnds {
             replica: self.place,
             expected: by_itself.is_none() || self.may_end.load(Ordering::Relaxed),

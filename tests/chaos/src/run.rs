@@ -28,13 +28,22 @@ const HEALED: Duration = Duration::from_secs(10);
 /// Runs, and says what failed that no check on the history would see. The history is in the
 /// directory of the settings.
 pub async fn run(settings: Settings, net: Network) -> Vec<String> {
-    live(
-        settings,
-        net,
-        async |_| Ok(()),
-        async |world| faults(world).await,
-    )
-    .await
+    let prepare = async |world: &Arc<World>| {
+        if failpoint::available(world) {
+            failpoint::install(world).map_err(|e| format!("failpoints: {e}"))?;
+        } else {
+            say("NO kills at a step: the program is no test build");
+        }
+        match nemesis::clock::install(world) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => {
+                say(&format!("NO faults of clocks: {why}"));
+                Ok(())
+            }
+            Err(e) => Err(format!("clocks: {e}")),
+        }
+    };
+    live(settings, net, prepare, async |world| faults(world).await).await
 }
 
 /// Kills replicas so many times, at one step after the other.

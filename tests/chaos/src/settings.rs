@@ -24,6 +24,9 @@ pub struct Settings {
     pub command: String,
 }
 
+/// Places that are empty at first: replicas join there, and leave.
+pub const SPARES: usize = 2;
+
 /// Raft's identity of a run's clusters is theirs alone; these are the same for all runs. Quick, so
 /// that minutes show what takes hours in production; the proportions stay.
 pub mod times {

@@ -18,7 +18,7 @@ use crate::load;
 use crate::net::Network;
 use crate::operator::Operator;
 use crate::place::Residence;
-use crate::settings::{Settings, times};
+use crate::settings::{SPARES, Settings, times};
 use crate::world::{Claims, Credential, Seen, World, channels};
 
 /// How long the cluster may take to be there.
@@ -45,7 +45,7 @@ pub async fn world(settings: Settings, net: Network) -> Result<Arc<World>, Strin
     });
     keygen(&settings)?;
 
-    let places = settings.replicas + 1;
+    let places = settings.replicas + SPARES;
     let strict = Idp::built_in(times::ACCESS_TTL).await;
     let real = Idp::real(times::ACCESS_TTL).await;
     let world = World {
@@ -62,6 +62,7 @@ pub async fn world(settings: Settings, net: Network) -> Result<Arc<World>, Strin
         contents: crate::sandbox::Contents::default(),
         reads: AtomicU64::new(0),
         failed_reads: AtomicU64::new(0),
+        client_secrets: Mutex::default(),
         secrets: Mutex::default(),
         places: (0..places)
             .map(|place| Residence::new(&settings, place, &recorder))
@@ -154,13 +155,8 @@ pub async fn register(world: &Arc<World>) -> Result<(), String> {
     let mut operator = Operator::new(world, "founder");
     for credential in &world.credentials {
         if credential.issuer == Issuer::Strict {
-            let mut client = Client::new(&credential.client)
-                .secret(format!("{}-secret", credential.client))
-                .authentication(Authentication::Basic);
-            if credential.replay_safe {
-                client = client.rotation(Rotation::Replayable);
-            }
-            world.strict.register(&client).await;
+            let secret = format!("{}-secret", credential.client);
+            world.strict.register(&client(credential, secret)).await;
         }
         let create = Call::CreateProvider {
             provider: credential.provider.clone(),
@@ -186,6 +182,17 @@ pub async fn register(world: &Arc<World>) -> Result<(), String> {
             .await?;
     }
     Ok(())
+}
+
+/// A client of the strict issuer, for that credential.
+pub(crate) fn client(credential: &Credential, secret: String) -> Client {
+    let client = Client::new(&credential.client)
+        .secret(secret)
+        .authentication(Authentication::Basic);
+    match credential.replay_safe {
+        true => client.rotation(Rotation::Replayable),
+        false => client,
+    }
 }
 
 /// A sandbox, how it reads, and where it was registered.

@@ -1,7 +1,7 @@
 //! The world of one run: places, network, issuers, and what is known of them now. Operators,
 //! sandboxes and nemeses all share it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub struct World {
     pub recorder: Arc<Recorder>,
     /// How places are connected.
     pub net: Network,
-    /// The places: those of the founding members, and one more.
+    /// The places: those of the founding members, and some that are empty.
     pub places: Vec<Residence>,
     /// The built-in issuer.
     pub strict: Idp,
@@ -86,6 +86,8 @@ pub struct World {
     pub(crate) reads: AtomicU64,
     /// Reads that no replica answered.
     pub(crate) failed_reads: AtomicU64,
+    /// Secrets of clients that the strict issuer has given other ones than at first.
+    pub(crate) client_secrets: Mutex<BTreeMap<String, String>>,
     /// What must not turn up in any file.
     pub(crate) secrets: Mutex<BTreeSet<String>>,
     /// What is still being measured after its fault is over.
@@ -111,9 +113,9 @@ impl World {
         0..self.settings.replicas
     }
 
-    /// The place that is empty at first.
-    pub fn spare(&self) -> Place {
-        self.settings.replicas
+    /// The places that are empty at first.
+    pub fn spares(&self) -> std::ops::Range<Place> {
+        self.settings.replicas..self.places.len()
     }
 
     /// Which place bears a Raft id.

@@ -1,6 +1,7 @@
 //! The promises, checked from outside the protocol.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use evermint_core::command::{Answer, Command};
 use evermint_core::credential::{Credential, Phase, TicketEnd, Verdict};
@@ -8,8 +9,10 @@ use evermint_core::id::CredentialId;
 use evermint_core::invariant;
 use evermint_core::state::State;
 use evermint_core::strategy::{ReplayPolicy, Strategy};
+use evermint_core::time::UnixMs;
 
 use crate::config::Slot;
+use crate::hardware::EPOCH;
 use crate::issuer::{Fate, RefreshToken, Request};
 use crate::mutant::Mutant;
 use crate::world::{Global, Granted, What, World};
@@ -20,6 +23,9 @@ const WELL: u64 = 4_000;
 /// The most mints before their time in one run. An owner whose clock is ahead learns it from its
 /// first ticket; one that starts anew learns it again.
 const EARLY_MAX: u32 = 50;
+
+/// How far wall clocks that are right, and what is reckoned from them, are off at most.
+const CLOCK_ERROR: Duration = Duration::from_millis(250);
 
 impl World {
     /// After every entry of the history.
@@ -287,6 +293,26 @@ impl World {
                 "G7",
                 format!("replica {slot} serves what was changed long ago"),
             );
+        }
+    }
+
+    /// G7: whoever serves does not reckon with a time that is over, as long as most wall clocks
+    /// are right.
+    pub(crate) fn check_clock(&mut self, slot: Slot, staleness: Duration) {
+        if 2 * self.config.walls_set >= self.replicas.len() {
+            return;
+        }
+        let replica = &self.replicas[slot];
+        let clock = replica.clock.read(replica.hardware.read(self.now).boot);
+        let right = UnixMs(EPOCH + self.now);
+        let bound = staleness + staleness / 100 + CLOCK_ERROR;
+        if right.since(clock) > bound {
+            let late = right.since(clock);
+            return self.broken("G7", format!("replica {slot} reckons {late:?} late"));
+        }
+        if clock.since(right) > CLOCK_ERROR {
+            self.coverage
+                .note("bundles read by a clock that was pushed ahead");
         }
     }
 

@@ -30,6 +30,9 @@ pub struct Config {
     pub max_staleness: u64,
     /// How much faster than time each machine's clocks run, in millionths.
     pub drift_ppm: Vec<i64>,
+    /// At most so many machines have their wall clocks set. If they are fewer than half, clocks run
+    /// as real ones do, and what is served is checked against real time.
+    pub walls_set: usize,
     /// Whether a mint whose answer and deadline come together takes the answer.
     pub answer_first: bool,
     /// Of a thousand messages, how many are lost, come twice, come seconds late.
@@ -252,6 +255,8 @@ impl Config {
                 lifetime: d.range(6_000, 40_000),
             })
             .collect();
+        let few = d.chance(500);
+        let drift: u64 = if few { 200 } else { 40_000 };
         let some = |d: &mut Dice, most| {
             if d.chance(500) {
                 d.range(1, most) as u32
@@ -269,8 +274,9 @@ impl Config {
             lost_after: d.range(1_000, 3_000),
             max_staleness: d.range(2_000, 15_000),
             drift_ppm: (0..replicas)
-                .map(|_| d.range(0, 80_000) as i64 - 40_000)
+                .map(|_| d.range(0, 2 * drift) as i64 - drift as i64)
                 .collect(),
+            walls_set: if few { (replicas - 1) / 2 } else { replicas },
             answer_first: d.chance(500),
             lost: some(d, 200),
             doubled: some(d, 100),

@@ -183,11 +183,14 @@ impl World {
 
     /// The leader takes a proposal, or one that believes itself the leader does.
     pub(crate) fn append(&mut self, slot: Slot, reply_to: Slot, proposal: Proposal) {
-        let at = self.replicas[slot].stamp(self.now);
         if !self.truly_leads(slot) {
             self.coverage.note("proposals to a deposed leader");
             return;
         }
+        let Some(at) = self.stamp(slot) else {
+            self.coverage.note("leaders that did not know the time yet");
+            return self.send(slot, reply_to, Message::NotLeader(proposal.request));
+        };
         self.consensus.next_entry += 1;
         let number = self.consensus.next_entry;
         let seen_by = self.reach(slot);

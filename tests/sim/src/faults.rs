@@ -42,6 +42,13 @@ impl Fault {
 }
 
 impl World {
+    /// Whether one more wall clock may be wrong; remembers it then.
+    fn may_set(&mut self, slot: Slot) -> bool {
+        let known = self.set.contains(&slot);
+        let may = known || self.set.len() < self.config.walls_set;
+        may && (known || self.set.insert(slot))
+    }
+
     pub(crate) fn strike(&mut self, fault: Fault) {
         if self.healed.is_some() {
             return;
@@ -86,10 +93,11 @@ impl World {
                 }
                 self.after(length, What::Global(Global::Heal(ways)));
             }
-            Fault::StepWall { slot, by } => {
+            Fault::StepWall { slot, by } if self.may_set(slot) => {
                 self.coverage.note("wall clocks set");
                 self.replicas[slot].hardware.wall_off += by;
             }
+            Fault::StepWall { .. } => {}
             Fault::Elect => self.elect(),
             Fault::DiskFull { slot, length } => {
                 self.coverage.note("disks full");

@@ -26,11 +26,13 @@ pub enum Mutant {
     StalenessByMonotonicClock,
     /// The log does not remember that a sandbox was given an early mint.
     ForgetEarly,
+    /// The leader stamps by its own wall clock.
+    StampByOwnWall,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SkipDeadline,
         Self::ExpireByWallClock,
         Self::AcceptReplacedTicket,
@@ -42,6 +44,7 @@ impl Mutant {
         Self::IgnoreMinGeneration,
         Self::StalenessByMonotonicClock,
         Self::ForgetEarly,
+        Self::StampByOwnWall,
     ];
 
     /// The promise that it breaks.
@@ -52,7 +55,7 @@ impl Mutant {
             Self::AcceptReplacedTicket => "G3",
             Self::ForgetJournal | Self::SendUnannounced | Self::CommitUnjournalled => "G5",
             Self::IgnoreMinGeneration => "G6",
-            Self::StalenessByMonotonicClock => "G7",
+            Self::StalenessByMonotonicClock | Self::StampByOwnWall => "G7",
             Self::ForgetEarly => "I10",
         }
     }

@@ -5,6 +5,7 @@ use evermint_core::command::{Answer, Command, Proposal};
 use evermint_core::id::{CredentialId, RequestId};
 use evermint_core::port::ProposeError;
 use evermint_core::revocation::RevocationId;
+use evermint_core::time::MonoMs;
 use evermint_protocol::owner::Event;
 use evermint_protocol::revoker;
 
@@ -88,7 +89,10 @@ impl World {
                 life,
                 me,
                 as_of,
+                wall,
             } => {
+                let boot = self.replicas[slot].hardware.read(self.now).boot;
+                self.replicas[slot].walls.insert(from, (wall, boot));
                 let mono = self.leader_time(slot);
                 if let Some(me) = me {
                     self.replicas[slot]
@@ -97,20 +101,34 @@ impl World {
                     self.arm_leader(slot);
                 }
                 if self.truly_leads(slot) && self.has_quorum(slot) {
-                    let upto = self.consensus.log.len();
-                    let confirmed = Message::Confirmed { life, as_of, upto };
-                    self.send(slot, from, confirmed);
+                    self.confirm(slot, from, life, as_of);
                 }
             }
-            Message::Confirmed { life, as_of, upto } => {
+            Message::Confirmed {
+                life,
+                as_of,
+                upto,
+                clock,
+                walls,
+            } => {
+                let boot = self.replicas[slot].hardware.read(self.now).boot;
                 let replica = &mut self.replicas[slot];
                 if replica.life != life {
                     return;
+                }
+                let push = replica.clock.observe(clock, boot);
+                if replica.leading.is_none() {
+                    let heard = walls.into_iter().map(|(from, wall)| (from, (wall, boot)));
+                    replica.walls = heard.collect();
                 }
                 if replica.applied >= upto {
                     replica.freshness.caught_up(as_of);
                 } else if replica.awaited.is_none() {
                     replica.awaited = Some((as_of, upto));
+                }
+                // Timers were set by the clock as it was.
+                if push.as_millis() > 1_000 {
+                    self.reconcile(slot, None);
                 }
             }
             Message::Read {
@@ -124,6 +142,25 @@ impl World {
                 self.take_report(slot, &credential, generation);
             }
         }
+    }
+
+    /// The leader tells a replica how far the history is, and what time it is; nothing while it
+    /// does not know that itself.
+    fn confirm(&mut self, slot: Slot, to: Slot, life: u64, as_of: MonoMs) {
+        let Some(clock) = self.stamp(slot) else {
+            return self.coverage.note("leaders that did not know the time yet");
+        };
+        let leader = &self.replicas[slot];
+        let own = (slot, leader.hardware.read(self.now).wall);
+        let others = leader.walls(self.now).filter(|(other, _)| *other != slot);
+        let confirmed = Message::Confirmed {
+            life,
+            as_of,
+            upto: self.consensus.log.len(),
+            clock,
+            walls: others.chain([own]).collect(),
+        };
+        self.send(slot, to, confirmed);
     }
 
     /// Proposes on behalf of `who`, through the replica in `slot`.

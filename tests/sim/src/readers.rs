@@ -111,6 +111,7 @@ impl World {
             }
             Admission::Serve => {
                 self.check_fresh(slot);
+                self.check_clock(slot, staleness.unwrap_or_default());
                 if min_ttl > 0 {
                     self.want_longer(slot, reader, min_ttl);
                 }

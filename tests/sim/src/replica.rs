@@ -9,7 +9,7 @@ use evermint_core::record::Key;
 use evermint_core::revocation::RevocationId;
 use evermint_core::state::State;
 use evermint_core::time::{Clocks, MonoMs, UnixMs};
-use evermint_protocol::clock::ClusterClock;
+use evermint_protocol::clock::{ClusterClock, majority};
 use evermint_protocol::journal::JournalEntry;
 use evermint_protocol::leader::Leader;
 use evermint_protocol::owner::{Event, Identity};
@@ -60,6 +60,8 @@ pub(crate) struct Replica {
     /// Log entries that are applied.
     pub(crate) applied: usize,
     pub(crate) clock: ClusterClock,
+    /// Wall clocks as they were heard of, and when by this machine's time since boot.
+    pub(crate) walls: BTreeMap<Slot, (UnixMs, MonoMs)>,
     pub(crate) freshness: Freshness,
     pub(crate) awaited: Option<(MonoMs, usize)>,
     pub(crate) term: u64,
@@ -98,6 +100,7 @@ impl Replica {
             state: Arc::new(State::default()),
             applied: 0,
             clock: ClusterClock::new(),
+            walls: BTreeMap::new(),
             freshness: Freshness::default(),
             awaited: None,
             term: 0,
@@ -124,15 +127,31 @@ impl Replica {
         })
     }
 
-    /// The leader's stamp. Time that passed while suspended has passed: the cluster clock runs
-    /// on the boot clock.
-    pub(crate) fn stamp(&self, now: Time) -> UnixMs {
-        let clocks = self.hardware.read(now);
-        self.clock.stamp(clocks.wall, clocks.boot)
+    /// The wall clocks of the others that it has heard of, as they go on since.
+    pub(crate) fn walls(&self, now: Time) -> impl Iterator<Item = (Slot, UnixMs)> {
+        let boot = self.hardware.read(now).boot;
+        let heard = self.walls.iter();
+        heard.map(move |(from, (wall, at))| (*from, *wall + boot.since(*at)))
     }
 }
 
 impl World {
+    /// The stamp of the leader in `slot`, by the wall clocks of a majority; `None` while it does not
+    /// know them. Time that passed while suspended has passed: the cluster clock runs on the boot
+    /// clock.
+    pub(crate) fn stamp(&self, slot: Slot) -> Option<UnixMs> {
+        let replica = &self.replicas[slot];
+        let clocks = replica.hardware.read(self.now);
+        let others = replica.walls(self.now).filter(|(other, _)| *other != slot);
+        let known = others.map(|(_, wall)| wall).chain([clocks.wall]);
+        let wall = majority(known, self.replicas.len())?;
+        let wall = match self.mutant {
+            Some(Mutant::StampByOwnWall) => clocks.wall,
+            _ => wall,
+        };
+        Some(replica.clock.stamp(wall, clocks.boot))
+    }
+
     /// Starts a process in `slot`.
     pub(crate) fn start(&mut self, slot: Slot) {
         let session = self.session();
@@ -158,6 +177,7 @@ impl World {
         replica.clock = ClusterClock::new();
         let boot = replica.hardware.read(self.now).boot;
         replica.clock.observe(replica.state.meta.clock, boot);
+        replica.walls.clear();
         replica.freshness = Freshness::default();
         replica.awaited = None;
         replica.hint = None;
@@ -386,6 +406,7 @@ impl World {
             life: replica.life,
             me: replica.me(),
             as_of,
+            wall: clocks.wall,
         };
         if let Some(to) = to {
             self.send(slot, to, beat);

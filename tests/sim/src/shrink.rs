@@ -1,6 +1,6 @@
 //! From a failing seed to a small story: faults are taken away while the run still fails.
 
-use crate::config::Config;
+use crate::config::{Config, Fault};
 use crate::mutant::Mutant;
 use crate::report::{Broken, Failure};
 use crate::world::World;
@@ -22,7 +22,11 @@ pub fn shrink(config: Config, mutant: Option<Mutant>, broken: Broken) -> Failure
     // Nothing after the failure matters.
     let end = best.broken.at;
     best.change(|c| c.horizon = c.horizon.min(end + 1));
-    best.change(|c| c.sandboxes = 1);
+    best.change(|c| {
+        let of_others = |f: &Fault| matches!(f, Fault::Detach { sandbox, .. } if *sandbox > 0);
+        c.schedule.retain(|(_, fault)| !of_others(fault));
+        c.sandboxes = 1;
+    });
     let classes: [fn(&mut Config); 9] = [
         |c| c.lost = 0,
         |c| c.doubled = 0,

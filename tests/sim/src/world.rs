@@ -57,6 +57,8 @@ pub struct World {
     pub(crate) last_early: BTreeMap<CredentialId, LastEarly>,
     /// When the cluster clock was pushed ahead last.
     pub(crate) pushed_at: Option<Time>,
+    /// Machines whose wall clocks were set.
+    pub(crate) set: BTreeSet<Slot>,
     /// From then on nothing goes wrong any more.
     pub(crate) healed: Option<Healed>,
     pub(crate) coverage: Coverage,
@@ -112,12 +114,17 @@ pub(crate) enum Message {
         life: u64,
         me: Option<Identity>,
         as_of: MonoMs,
+        wall: UnixMs,
     },
     /// At `as_of` of its own clock, the log was committed up to there.
     Confirmed {
         life: u64,
         as_of: MonoMs,
         upto: usize,
+        /// The leader's stamp.
+        clock: UnixMs,
+        /// The wall clocks that the leader has heard of, as they go on since.
+        walls: Vec<(Slot, UnixMs)>,
     },
     Read {
         reader: usize,
@@ -207,6 +214,7 @@ impl World {
             early: 0,
             last_early: BTreeMap::new(),
             pushed_at: None,
+            set: BTreeSet::new(),
             healed: None,
             coverage: Coverage::default(),
             broken: None,

@@ -71,3 +71,8 @@ fn staleness_by_a_clock_that_stands_still_is_caught() {
 fn a_sandbox_that_gets_as_many_mints_as_it_asks_for_is_caught() {
     is_caught(Mutant::ForgetEarly);
 }
+
+#[test]
+fn stamps_by_the_leaders_own_wall_clock_are_caught() {
+    is_caught(Mutant::StampByOwnWall);
+}

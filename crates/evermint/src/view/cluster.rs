@@ -9,6 +9,9 @@ use super::{text_cell, word};
 use crate::out::{At, Render};
 use crate::page::{Cell, Page, Tone, absolute, span};
 
+/// A wall clock that is further off than this is worth a word, in milliseconds.
+const CLOCK_OFF_MS: u64 = 1_000;
+
 /// The answer of `cluster status`.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs, reason = "the names say it, and evermint.v1 says more")]
@@ -48,6 +51,8 @@ pub struct Replica {
     pub last_heard_ms: Option<u64>,
     /// Nothing of the history up to there is left in its log.
     pub erased_position: Option<u64>,
+    /// By how much its wall clock is ahead of the cluster clock.
+    pub clock_ahead_ms: Option<i64>,
     pub session: String,
     pub joined_at: At,
 }
@@ -133,6 +138,7 @@ impl From<v1::Replica> for Replica {
             lag: r.lag,
             last_heard_ms: r.last_heard_ms,
             erased_position: r.erased_position,
+            clock_ahead_ms: r.clock_ahead_ms,
             session: r.session,
             joined_at: At(r.joined_at_ms),
         }
@@ -205,6 +211,15 @@ impl Render for Status {
                 self.unowned_shards
             );
             page.line(Cell::new(told, Tone::Warn));
+        }
+        for replica in &self.replicas {
+            let ahead = replica.clock_ahead_ms.unwrap_or(0);
+            if ahead.unsigned_abs() > CLOCK_OFF_MS {
+                let way = if ahead > 0 { "ahead of" } else { "behind" };
+                let (id, off) = (replica.id, span(ahead.unsigned_abs()));
+                let told = format!("the wall clock of replica {id} is {off} {way} the cluster's");
+                page.line(Cell::new(told, Tone::Warn));
+            }
         }
         page.line("");
         let rows: Vec<Vec<Cell>> = self
@@ -312,6 +327,7 @@ mod tests {
             shards: 85,
             lag: Some(lag),
             last_heard_ms: Some(120),
+            clock_ahead_ms: (id == 3).then_some(-7_200_000),
             ..Default::default()
         };
         let status = v1::GetClusterStatusResponse {
@@ -338,6 +354,7 @@ mod tests {
              log          applied 42 of 42, snapshot at 0\n\
              objects      providers 0, credentials 0 (0 minting), routes 0, sandboxes 0\n\
              shards without an owner, of which nothing is minted: 1\n\
+             the wall clock of replica 3 is 2 h behind the cluster's\n\
              \n\
              REPLICA  ROLE      SHARDS  LAG  HEARD       API                    PEER\n\
              1        leader    85      0    120 ms ago  https://10.0.0.1:7443  10.0.0.1:7444\n\

@@ -130,6 +130,7 @@ pub(super) fn raft_status(status: Status) -> RaftStatus {
         peer.last_heard = Some(heard.age);
         peer.erased = Some(heard.erased);
         peer.keks = heard.keks;
+        peer.clock_ahead_ms = Some(heard.ahead_ms);
     }
     for (id, lag) in status.lag {
         peers.entry(id).or_default().lag = lag;

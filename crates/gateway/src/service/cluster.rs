@@ -58,6 +58,7 @@ impl Cluster for Services {
                     last_heard_ms: peer.last_heard.map(millis),
                     shards: owned.get(&member.id).copied().unwrap_or_default(),
                     erased_position: peer.erased.map(|position| position.0),
+                    clock_ahead_ms: peer.clock_ahead_ms,
                 }
             })
             .collect();

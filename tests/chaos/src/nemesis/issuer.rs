@@ -1,7 +1,7 @@
 //! Faults of issuers, and of the way to them: out, silent, slow, overloaded, confused; and answers
 //! that never arrive.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use evermint_issuer::{Fault as Script, Handle, History, Mode, Record};
@@ -11,13 +11,18 @@ use super::{Missed, Nemesis, Struck};
 use crate::dice::Dice;
 use crate::door::Way;
 use crate::history::{Issuer, Place};
+use crate::load;
+use crate::operator::Operator;
 use crate::settings::times;
-use crate::world::World;
+use crate::start::client;
+use crate::world::{Credential, World};
 
 /// How long an issuer is worse than usual.
 const BAD: std::ops::Range<Duration> = Duration::from_secs(3)..Duration::from_secs(15);
 /// How long a fault may take to meet its first request.
 const BITES: Duration = Duration::from_secs(30);
+/// How often an operator tries to configure something.
+const TRIES_MAX: u32 = 30;
 
 /// How many of the newest requests are looked at.
 const NEWEST: usize = 100;
@@ -50,6 +55,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(LoseAnswer { torn: false }),
         Box::new(LoseAnswer { torn: true }),
         Box::new(HoldAnswer),
+        Box::new(ChangeSecret),
     ]
 }
 
@@ -235,6 +241,65 @@ impl Nemesis for HoldAnswer {
             ms: u64::try_from(ms).unwrap_or(0),
         };
         one_answer(self, world, dice, mode, BITES + times::TICKET_TTL).await
+    }
+}
+
+/// The strict issuer gives a client another secret: nothing is minted with the old one, until an
+/// operator configures the new one.
+struct ChangeSecret;
+
+#[async_trait::async_trait]
+impl Nemesis for ChangeSecret {
+    fn family(&self) -> &'static str {
+        "issuer"
+    }
+
+    fn name(&self) -> &'static str {
+        "change a client's secret"
+    }
+
+    fn weight(&self) -> u32 {
+        4
+    }
+
+    async fn strike(&self, world: &Arc<World>, dice: &mut Dice) -> Result<Struck, Missed> {
+        let of_strict = |c: &&Credential| c.issuer == Issuer::Strict;
+        let strict: Vec<_> = world.credentials.iter().filter(of_strict).collect();
+        let Some(credential) = dice.pick(&strict) else {
+            return Ok(Struck::No);
+        };
+        let (issuer, name) = (world.strict.handle(), &credential.client);
+        let secret = format!("{name}-secret-{}", world.recorder.number());
+        let began = last_seq(issuer);
+        world
+            .client_secrets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), secret.clone());
+        world.strict.register(&client(credential, secret)).await;
+        world.rotate(credential).await;
+        let of_client = |r: &Record| r.client.as_ref() == Some(name);
+        let refused = |r: &Record| r.seq > began && of_client(r) && r.status == Some(401);
+        let met = timeout(BITES, issuer.until(|h| newest(h, refused))).await;
+        let fault = met.is_ok().then(|| {
+            let fault = world.fault(self.family(), self.name(), &[], name);
+            fault.bites("a request with the old one was refused");
+            fault
+        });
+        let mut operator = Operator::new(world, "keeper of secrets");
+        let mut tries = 0;
+        while !load::configure(&mut operator, credential).await {
+            tries += 1;
+            if tries > TRIES_MAX {
+                return Err(Missed(format!("{name}: no new secret could be configured")));
+            }
+        }
+        // Somebody else may have configured it before it was used.
+        Ok(if fault.is_some() {
+            Struck::Yes
+        } else {
+            Struck::No
+        })
     }
 }
 

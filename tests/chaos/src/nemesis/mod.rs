@@ -4,7 +4,9 @@
 //! A fault that did not take effect fails the run: [`Missed`]. One for which there was no occasion
 //! (no place was free, nothing was being minted) is [`Struck::No`], and another one is chosen.
 
+pub mod clock;
 pub mod issuer;
+pub mod membership;
 pub mod network;
 pub mod power;
 pub mod process;
@@ -69,6 +71,12 @@ pub struct Track {
     pub pause: std::ops::Range<std::time::Duration>,
 }
 
+/// Nemeses of two families that must not strike at the same time.
+fn both(mut one: Vec<Box<dyn Nemesis>>, other: Vec<Box<dyn Nemesis>>) -> Vec<Box<dyn Nemesis>> {
+    one.extend(other);
+    one
+}
+
 /// Every track of a run. A family of faults is plugged in here.
 pub fn tracks(world: &World) -> Vec<Track> {
     use std::time::Duration;
@@ -79,9 +87,10 @@ pub fn tracks(world: &World) -> Vec<Track> {
         pause: Duration::from_secs(pause.start)..Duration::from_secs(pause.end),
     };
     vec![
-        track("process", process::all(), 1..4),
+        track("process", both(process::all(), membership::all()), 1..4),
         track("network", network::all(namespaces), 5..20),
         track("issuer", issuer::all(), 8..25),
         track("step", step::all(), 5..15),
+        track("clock", clock::all(), 5..20),
     ]
 }
