@@ -25,7 +25,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::durable::{Damage, StoreError, SyncPolicy, write_file};
 use crate::stored::{Ballot, Mark};
@@ -67,11 +67,13 @@ impl Guard {
         }
     }
 
-    /// Goes on with the file at `path`, or begins it with `claims`.
+    /// Goes on with the file at `path`, or begins it with `claims`. Its thread drops `writes` when
+    /// nothing is left to write.
     pub(crate) fn open(
         path: &Path,
         claims: Claims,
         policy: SyncPolicy,
+        writes: watch::Sender<()>,
     ) -> Result<Self, StoreError> {
         let number = match std::fs::read(path) {
             Ok(bytes) => newest(&bytes).map_or(0, |(number, _)| number),
@@ -94,6 +96,7 @@ impl Guard {
             number,
             policy,
             failed: failed.clone(),
+            _writes: writes,
         };
         thread::Builder::new()
             .name("evermint-guard".to_owned())
@@ -134,6 +137,7 @@ struct Writer {
     number: u64,
     policy: SyncPolicy,
     failed: Arc<AtomicBool>,
+    _writes: watch::Sender<()>,
 }
 
 impl Writer {
@@ -219,7 +223,8 @@ mod tests {
     }
 
     fn written(path: &Path, last: u64) {
-        let guard = Guard::open(path, claims(1), SyncPolicy::Durable).unwrap();
+        let (writes, _) = watch::channel(());
+        let guard = Guard::open(path, claims(1), SyncPolicy::Durable, writes).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
@@ -237,6 +242,23 @@ mod tests {
         assert_eq!(Guard::read(&path).unwrap(), Some(claims(5)));
         written(&path, 3);
         assert_eq!(Guard::read(&path).unwrap(), Some(claims(3)));
+    }
+
+    #[test]
+    fn it_lets_go_only_when_everything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("guard");
+        let (writes, mut writing) = watch::channel(());
+        let guard = Guard::open(&path, claims(1), SyncPolicy::Durable, writes).unwrap();
+        for index in 2..=200 {
+            guard.trail(claims(index)).unwrap();
+        }
+        drop(guard);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async { while writing.changed().await.is_ok() {} });
+        assert_eq!(Guard::read(&path).unwrap(), Some(claims(200)));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl LogStore {
             store: store.clone(),
             log,
             meta,
-            guard: Arc::new(Guard::open(guard, claims, policy)?),
+            guard: Arc::new(Guard::open(guard, claims, policy, store.writer())?),
             claims,
         };
         // What a purge that was cut off left behind.

@@ -121,7 +121,8 @@ struct Inner {
     path: PathBuf,
     // After `db`: when the queue ends, the thread's handle on the database is the last one.
     queue: mpsc::Sender<Waiter>,
-    closed: watch::Receiver<()>,
+    // Each thread that writes has a clone, and drops it when nothing is left to write.
+    writers: watch::Sender<()>,
 }
 
 impl Store {
@@ -153,12 +154,12 @@ impl Store {
         }
 
         let (queue, waiters) = mpsc::channel();
-        let (closing, closed) = watch::channel(());
+        let (writers, _) = watch::channel(());
         let syncer = Syncer {
             db: db.clone(),
             fd,
             policy,
-            _closing: closing,
+            _writes: writers.clone(),
         };
         thread::Builder::new()
             .name("evermint-sync".to_owned())
@@ -168,7 +169,7 @@ impl Store {
             db,
             path: path.to_owned(),
             queue,
-            closed,
+            writers,
         }));
         store.check_format(existed)?;
         store.alarm_on_blobs();
@@ -286,8 +287,14 @@ impl Store {
 
     /// Resolves when the store is closed: every clone gone, everything written, the lock free.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + 'static + use<> {
-        let mut closed = self.0.closed.clone();
-        async move { while closed.changed().await.is_ok() {} }
+        let mut writers = self.0.writers.subscribe();
+        async move { while writers.changed().await.is_ok() {} }
+    }
+
+    /// For a thread that writes beside the store: it is not [`closed`](Self::closed) before this
+    /// is dropped.
+    pub(crate) fn writer(&self) -> watch::Sender<()> {
+        self.0.writers.clone()
     }
 }
 
@@ -308,7 +315,7 @@ struct Syncer {
     fd: File,
     policy: SyncPolicy,
     // Last: dropped when the database is closed.
-    _closing: watch::Sender<()>,
+    _writes: watch::Sender<()>,
 }
 
 impl Syncer {
