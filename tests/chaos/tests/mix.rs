@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use evermint_cluster_tests::evermint;
+use evermint_cluster_tests::evermint_failpoints;
 
 /// How long faults are injected, in seconds.
 const SECONDS: &str = "150";
@@ -20,7 +20,7 @@ fn every_promise_holds_in_minutes_of_mixed_faults() {
         .arg(chosen("EVERMINT_CHAOS_SEED", SEED))
         .arg("3")
         .arg("--binary")
-        .arg(evermint())
+        .arg(evermint_failpoints())
         .status();
     let status = status.expect("the harness starts");
     assert!(status.success(), "{status}; the report stands above");
