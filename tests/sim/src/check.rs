@@ -12,7 +12,7 @@ use evermint_core::strategy::{ReplayPolicy, Strategy};
 use evermint_core::time::UnixMs;
 
 use crate::config::Slot;
-use crate::hardware::EPOCH;
+use crate::hardware::{EPOCH, Time};
 use crate::issuer::{Fate, RefreshToken, Request};
 use crate::mutant::Mutant;
 use crate::world::{Global, Granted, What, World};
@@ -129,7 +129,7 @@ impl World {
         if u128::from(wait) > ticket.granted_at.since(doubt.since).as_millis() {
             self.hasty.insert(ticket.id);
         }
-        // G5: an answer that lies with a replica that is well has had every chance.
+        // G5: an answer that lies with a replica that is well, as a majority is, has had every chance.
         let lost = doubt.ticket.id;
         let slot = match self.issuer.fate(lost) {
             Some(Fate::Journalled(slot) | Fate::Delivered(slot)) => *slot,
@@ -143,7 +143,11 @@ impl World {
         let replica = &self.replicas[slot];
         let cut = self.cuts.keys().any(|(a, b)| *a == slot || *b == slot);
         let well = replica.up && !replica.paused && !cut;
-        let since = replica.well_since.max(self.consensus.elected_at);
+        let majority = self.majority_well_since().unwrap_or(self.now);
+        let since = replica
+            .well_since
+            .max(self.consensus.elected_at)
+            .max(majority);
         let pushed = self.pushed_at.is_some_and(|at| self.now < at + WELL);
         let rotated_strictly = is
             .refresh
@@ -155,6 +159,14 @@ impl World {
         }
         self.issuer
             .mark(lost, Fate::Lost("its replica came back too late"));
+    }
+
+    /// Since when a majority runs; `None` while fewer do.
+    fn majority_well_since(&self) -> Option<Time> {
+        let running = self.replicas.iter().filter(|r| r.up && !r.paused);
+        let mut since: Vec<Time> = running.map(|r| r.well_since).collect();
+        since.sort_unstable();
+        since.get(self.replicas.len() / 2).copied()
     }
 
     /// G3: a value is the issuer's answer for the ticket that it was committed under.
