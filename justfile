@@ -52,6 +52,10 @@ chaos *ARGS:
     cargo build --profile chaos -p evermint-chaos
     EVERMINT_BIN=${CARGO_TARGET_DIR:-target}/chaos/evermint-failpoints ${CARGO_TARGET_DIR:-target}/chaos/chaos {{ARGS}}
 
+# Planted defects, each caught by the promise that it breaks
+bugs *ARGS:
+    EVERMINT_CHAOS_BUGS=1 cargo nextest run -p evermint-chaos --test bugs {{ARGS}}
+
 # A number of faults of some kinds: `just campaign 0 7 5 kills --count 300`, `just campaign 0 7 3 --proxies power`
 campaign *ARGS:
     cargo build -p evermint --features failpoints --bin evermint-failpoints

@@ -26,12 +26,19 @@ pub fn reach(point: Point, subject: &str) {
     }
 }
 
-/// As [`reach`]; what was tried can also be made to fail.
+/// As [`reach`]; what was tried can also be made to fail, and its thread to wait until the file is
+/// removed.
 ///
 /// # Errors
 /// When the point is armed to fail.
 pub fn check(point: Point, subject: &str) -> io::Result<()> {
-    match directory().and_then(|dir| take(dir, point, subject)) {
+    let Some(dir) = directory() else {
+        return Ok(());
+    };
+    while armed(dir, point, subject) == Some(Action::Hold) {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    match take(dir, point, subject) {
         Some(Action::Fail) => Err(io::Error::other(format!("failpoint {point}"))),
         Some(action) => {
             act(action);

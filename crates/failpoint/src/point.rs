@@ -111,7 +111,8 @@ pub enum Action {
     Stop,
     /// What it tried fails; where [`check`](crate::check) is asked.
     Fail,
-    /// Only this place waits, as long as its file is there; where [`hold`](crate::hold) is asked.
+    /// Only this place waits, as long as its file is there; where [`hold`](crate::hold) or
+    /// [`check`](crate::check) is asked.
     Hold,
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evermint_failpoint::{Bug, planted};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
@@ -279,6 +280,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         self.try_append(entries.into_iter()).map_err(writing)?;
         let (guard, claims) = (self.guard.clone(), self.claims);
+        if planted(Bug::AckBeforeFlush) {
+            callback.log_io_completed(Ok(()));
+            let trail = Box::new(move |synced: io::Result<()>| {
+                drop(synced.and_then(|()| guard.trail(claims)));
+            });
+            self.store.barrier_then(trail);
+            return Ok(());
+        }
         self.store.barrier_then(Box::new(move |synced| {
             callback.log_io_completed(synced.and_then(|()| guard.trail(claims)));
         }));

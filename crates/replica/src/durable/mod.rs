@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use evermint_failpoint::{Bug, Point, check, planted, reach};
+use evermint_failpoint::{Point, check, reach};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::chunk::Digest;
@@ -244,9 +244,6 @@ impl Store {
 
     /// Calls `waiter` on another thread once everything written so far is on the disk.
     pub(crate) fn barrier_then(&self, waiter: Waiter) {
-        if planted(Bug::AckBeforeFlush) {
-            return waiter(Ok(()));
-        }
         if let Err(mpsc::SendError(waiter)) = self.0.queue.send(waiter) {
             waiter(Err(io::Error::other("the thread that syncs has died")));
         }

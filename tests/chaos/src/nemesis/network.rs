@@ -60,7 +60,7 @@ enum Shape {
     Leader,
     /// A minority from a majority.
     Halves,
-    /// What one sends to another vanishes; the way back is good.
+    /// What the leader sends to another vanishes, or what the other sends to it; the way back is good.
     OneWay,
     /// Two halves that only one replica can reach, both.
     Bridge,
@@ -80,7 +80,7 @@ impl Cut {
     fn ways(&self, world: &World, dice: &mut Dice) -> Option<Vec<(Place, Place)>> {
         let mut members: Vec<Place> = world.members().collect();
         dice.shuffle(&mut members);
-        if self.shape == Shape::Leader {
+        if matches!(self.shape, Shape::Leader | Shape::OneWay | Shape::Long) {
             let leader = world.leader()?;
             members.sort_by_key(|place| *place != leader);
         }
@@ -88,7 +88,12 @@ impl Cut {
         Some(match self.shape {
             Shape::Leader => both(&members[..1], &members[1..]),
             Shape::Halves | Shape::Reset => both(&members[..minority], &members[minority..]),
-            Shape::OneWay | Shape::Long => vec![(members[0], members[1])],
+            // Between followers there may be nothing to cut.
+            Shape::OneWay | Shape::Long => {
+                let mut ends = [members[0], members[1]];
+                dice.shuffle(&mut ends);
+                vec![(ends[0], ends[1])]
+            }
             Shape::Bridge => {
                 let (bridge, rest) = members.split_first()?;
                 debug_assert!(!rest.contains(bridge));
