@@ -62,7 +62,7 @@ enum Shape {
     Halves,
     /// What the leader sends to another vanishes, or what the other sends to it; the way back is good.
     OneWay,
-    /// Two halves that only one replica can reach, both.
+    /// Two halves that only one replica can reach, both; it does not lead.
     Bridge,
     /// One way, and for longer than anything waits.
     Long,
@@ -80,15 +80,22 @@ impl Cut {
     fn ways(&self, world: &World, dice: &mut Dice) -> Option<Vec<(Place, Place)>> {
         let mut members: Vec<Place> = world.members().collect();
         dice.shuffle(&mut members);
-        if matches!(self.shape, Shape::Leader | Shape::OneWay | Shape::Long) {
-            let leader = world.leader()?;
-            members.sort_by_key(|place| *place != leader);
+        // Between followers there may be nothing to cut.
+        match self.shape {
+            Shape::Leader | Shape::OneWay | Shape::Long => {
+                let leader = world.leader()?;
+                members.sort_by_key(|place| *place != leader);
+            }
+            Shape::Bridge => {
+                let leader = world.leader()?;
+                members.sort_by_key(|place| *place == leader);
+            }
+            Shape::Halves | Shape::Reset => {}
         }
         let minority = (members.len() - 1) / 2;
         Some(match self.shape {
             Shape::Leader => both(&members[..1], &members[1..]),
             Shape::Halves | Shape::Reset => both(&members[..minority], &members[minority..]),
-            // Between followers there may be nothing to cut.
             Shape::OneWay | Shape::Long => {
                 let mut ends = [members[0], members[1]];
                 dice.shuffle(&mut ends);
