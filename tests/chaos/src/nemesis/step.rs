@@ -128,7 +128,7 @@ impl KillAt {
         let failed_before = failed_reads(world);
         let asked = world.rotate(&target.credential).await;
         if !asked || !acts(&armed, REACH).await {
-            return Ok(Struck::No);
+            return spared(world, &claim, [armed]).await;
         }
         let died = Instant::now();
         let client = target.credential.client.clone();
@@ -171,7 +171,7 @@ impl KillAt {
         let failed_before = failed_reads(world);
         let asked = world.rotate(&target.credential).await;
         if !asked || !acts(&armed, REACH).await {
-            return Ok(Struck::No);
+            return spared(world, &claim, [armed, duty]).await;
         }
         let detail = target.credential.client.clone();
         let fault = world.fault(self.family(), self.name(), &pair, detail);
@@ -313,6 +313,28 @@ async fn ended(world: &Arc<World>, place: Place) -> Result<(), Missed> {
         })
         .await;
     ended.map_err(Missed)
+}
+
+/// Nothing is to be killed after all. Whoever came to a point before it was disarmed is brought back.
+async fn spared<const N: usize>(
+    world: &Arc<World>,
+    claim: &Claim,
+    armed: [Armed; N],
+) -> Result<Struck, Missed> {
+    armed.iter().for_each(|armed| drop(armed.disarm()));
+    let acted = armed.iter().any(Armed::has_acted);
+    for place in &claim.places {
+        if acted {
+            // Whether it was this one shows now.
+            let _ = ended(world, *place).await;
+        }
+        if world.places[*place].pid().is_none() {
+            world.places[*place].start(&world.net);
+            back(world, *place).await?;
+        }
+        world.places[*place].may_end(false);
+    }
+    Ok(Struck::No)
 }
 
 /// The way back from a kill.
