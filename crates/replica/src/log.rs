@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evermint_core::id::ReplicaId;
 use evermint_failpoint::{Bug, planted};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
@@ -41,6 +42,8 @@ pub(crate) struct LogStore {
     meta: Table,
     guard: Arc<Guard>,
     claims: Claims,
+    /// What Raft takes for its vote; the claims have what is on the disk.
+    vote: Option<Ballot>,
 }
 
 /// What the log contains, for those who check it against something else.
@@ -83,6 +86,7 @@ impl LogStore {
             meta,
             guard: Arc::new(Guard::open(guard, claims, policy, store.writer())?),
             claims,
+            vote,
         };
         // What a purge that was cut off left behind.
         if let Some(purged) = purged {
@@ -126,9 +130,21 @@ impl LogStore {
         }
     }
 
+    /// Forgets that `me` was elected: a leader that is started again has to be elected again.
+    ///
+    /// What it had not on its disk yet may be committed by the others, under its term. openraft
+    /// would let it lead on in that term: it would give the same log ids to other entries, and
+    /// confirm reads by what it knew to be committed, which is less than was acknowledged.
+    pub(crate) fn stand_down(&mut self, me: ReplicaId) {
+        if let Some(vote) = self.vote.as_mut().filter(|vote| vote.candidate == me.0) {
+            vote.committed = false;
+        }
+    }
+
     async fn try_save_vote(&mut self, vote: Ballot) -> Result<(), StoreError> {
         self.meta.apply(vec![write(VOTE, &vote)])?;
         self.store.barrier().await?;
+        self.vote = Some(vote);
         self.claims.vote = Some(vote);
         self.guard.settle(self.claims).await
     }
@@ -266,7 +282,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError<u64>> {
-        Ok(self.claims.vote.map(Vote::from))
+        Ok(self.vote.map(Vote::from))
     }
 
     async fn append<I>(
@@ -504,6 +520,24 @@ mod tests {
         let entries = log.try_get_log_entries(..).await.unwrap();
         let ids: Vec<_> = entries.iter().map(|e| e.log_id.index).collect();
         assert_eq!(ids, (5..15).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn who_was_elected_before_a_restart_was_not_and_who_voted_has_voted() {
+        let disk = Disk::new();
+        for (vote, me, expected) in [
+            (Vote::new(3, 7), 7, Vote::new(3, 7)),
+            (Vote::new_committed(3, 7), 7, Vote::new(3, 7)),
+            (Vote::new_committed(4, 8), 7, Vote::new_committed(4, 8)),
+        ] {
+            disk.log().save_vote(&vote).await.unwrap();
+            // Started twice: what is on the disk stays as it is, or the guard would know better.
+            for _ in 0..2 {
+                let mut log = disk.log();
+                log.stand_down(ReplicaId(me));
+                assert_eq!(log.read_vote().await.unwrap(), Some(expected));
+            }
+        }
     }
 
     #[tokio::test]

@@ -63,7 +63,7 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.validate()?;
         let clock = Timekeeper::new(config.clock.clone());
-        let disk = Disk::open(&config, clock.clone()).await?;
+        let mut disk = Disk::open(&config, clock.clone()).await?;
         let security = Security::new(config.tls.as_ref(), &config.data_dir, &disk.identity)?;
         let incoming = TcpIncoming::bind(config.listen)
             .map_err(Error::io(format!("listen on {}", config.listen)))?
@@ -124,6 +124,7 @@ impl Node {
         let raft_config = Arc::new(raft_config(&config)?);
         let (store, closed) = (disk.store.downgrade(), disk.store.closed());
         drop(disk.store);
+        disk.log.stand_down(me.replica);
         let raft = Raft::new(me.replica.0, raft_config, network, disk.log, disk.machine)
             .await
             .map_err(|e| Error::Stopped(e.to_string()))?;

@@ -373,6 +373,20 @@ impl Clock for AnHourLater {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_started_again_leads_in_a_new_term() {
+    // Found by `chaos power`: it led on in its old term, and confirmed reads without what the others
+    // had committed while its own disk was behind.
+    let (home, node) = cluster(1).await.remove(0);
+    write(&node, 0).await;
+    let before = node.status().await.term;
+    node.shutdown().await;
+    drop(node);
+    let node = home.restart().await;
+    write(&node, 1).await;
+    assert!(node.status().await.term > before);
+}
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[tokio::test(flavor = "multi_thread")]
