@@ -30,6 +30,8 @@ const MET: Duration = Duration::from_secs(10);
 const BOUND: Duration = Duration::from_secs(60);
 /// How long to wait for a moment when a replica may be replaced.
 const ALL: Duration = Duration::from_secs(30);
+/// How often a store is damaged until something of use is hit.
+const DAMAGES_MAX: usize = 4;
 
 /// Compiles the library, and lets every replica start with it.
 ///
@@ -182,7 +184,9 @@ impl Storage {
             .await?;
         let refused = refuses_to_start(world, place).await;
         disk.remount("rw").await?;
-        fault.bites(refused?);
+        let said =
+            refused?.ok_or_else(|| Missed("it runs on a disk that is read-only".to_owned()))?;
+        fault.bites(said);
         well_again(world, place).await
     }
 
@@ -229,12 +233,24 @@ impl Storage {
         let old = world.places[place].id();
         kill(world, place)?;
         let file = self.grid.disk(place).mount.join("raft/db");
-        let what = match self.what {
-            What::Torn => tear(&file, dice),
-            _ => flip(&file, dice),
+        let mut done = Vec::new();
+        let said = loop {
+            let what = match self.what {
+                What::Torn => tear(&file, dice),
+                _ => flip(&file, dice),
+            };
+            done.push(what.map_err(|e| Missed(format!("{}: {e}", file.display())))?);
+            if let Some(said) = refuses_to_start(world, place).await? {
+                break said;
+            }
+            // It hit what is of no use any more: the checks will see whether something is lost.
+            if done.len() == DAMAGES_MAX {
+                return Err(Missed(format!("{done:?}, and it starts")));
+            }
+            world.well(&claim.places, BOUND).await?;
+            kill(world, place)?;
         };
-        let what = what.map_err(|e| Missed(format!("{}: {e}", file.display())))?;
-        let said = refuses_to_start(world, place).await?;
+        let what = done.join(", then ");
         if !said.contains("damaged") {
             return Err(Missed(format!("{what}, and it only said: {said}")));
         }
@@ -304,25 +320,28 @@ fn tear(file: &Path, dice: &mut Dice) -> std::io::Result<String> {
     Ok(format!("{keep} of {end} bytes were left"))
 }
 
-/// Starts a replica that must not run. Gives the last line that it said.
-async fn refuses_to_start(world: &Arc<World>, place: Place) -> Result<String, String> {
+/// Starts a replica that may be damaged. Gives the last line that it said, unless it runs.
+async fn refuses_to_start(world: &Arc<World>, place: Place) -> Result<Option<String>, String> {
     let home = &world.places[place];
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
     let before = usize::try_from(length(home.log())).unwrap_or(usize::MAX);
     home.start(&world.net);
     world
-        .until("it refuses to start", BOUND, || async {
+        .until("it starts or refuses to", BOUND, || async {
             let _ = home.reap();
-            match home.pid() {
-                None => Ok(()),
-                Some(pid) => Err(format!("process {pid} runs")),
+            match (home.pid(), world.status(place).await) {
+                (None, _) | (_, Some(_)) => Ok(()),
+                (Some(pid), None) => Err(format!("process {pid} runs, and does not answer")),
             }
         })
         .await?;
+    if home.pid().is_some() {
+        return Ok(None);
+    }
     let log = std::fs::read_to_string(home.log()).map_err(|e| e.to_string())?;
     let said = log.get(before..).unwrap_or_default();
     let last = said.lines().rfind(|line| !line.trim().is_empty());
-    Ok(last.unwrap_or("nothing").to_owned())
+    Ok(Some(last.unwrap_or("nothing").to_owned()))
 }
 
 /// A disk of one replica is nobody else's trouble.
