@@ -192,8 +192,9 @@ fn whom(world: &World, dice: &mut Dice) -> Option<Place> {
 
 /// Waits until some replica tells that the clock of `place` is that far ahead of its own.
 async fn is_ahead(world: &Arc<World>, place: Place, by: i64) -> Result<String, Missed> {
-    let id = world.places[place].id();
     let look = || async {
+        // An empty replica may have taken its place meanwhile.
+        let id = world.places[place].id();
         for witness in world.up().into_iter().filter(|witness| *witness != place) {
             let Some(status) = world.status(witness).await else {
                 continue;
