@@ -321,7 +321,9 @@ async fn spared<const N: usize>(
     claim: &Claim,
     armed: [Armed; N],
 ) -> Result<Struck, Missed> {
-    armed.iter().for_each(|armed| drop(armed.disarm()));
+    for armed in &armed {
+        armed.disarm();
+    }
     let acted = armed.iter().any(Armed::has_acted);
     for place in &claim.places {
         if acted {
