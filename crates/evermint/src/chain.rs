@@ -62,7 +62,7 @@ impl Chain {
         if self.records == 0 {
             self.first = number;
             self.anchor.clone_from(&line.previous);
-        } else if number != self.last + 1 {
+        } else if Some(number) != self.last.checked_add(1) {
             return Err(format!("record {number} comes after {}", self.last));
         } else if line.previous != self.head {
             return Err(format!(
@@ -91,6 +91,7 @@ mod tests {
     use evermint_core::audit::{AuditEvent, AuditRecord, Origin};
     use evermint_core::id::{Position, ReplicaId};
     use evermint_core::time::UnixMs;
+    use evermint_fuzz::Corpus;
 
     use super::*;
 
@@ -149,6 +150,26 @@ mod tests {
             assert_eq!(chain.head, lines[4].digest);
             assert_eq!(chain.anchor, lines[0].previous);
         }
+    }
+
+    #[test]
+    fn fuzz_a_record_is_taken_as_it_was_written_or_refused() {
+        let lines = trail(1, 4);
+        let text = lines
+            .iter()
+            .map(|l| serde_json::to_string(l).unwrap() + "\n");
+        Corpus::new([text.collect::<String>()]).fuzz(|bytes| {
+            let mut chain = Chain::default();
+            for text in String::from_utf8_lossy(bytes).lines() {
+                let Ok(line) = serde_json::from_str::<Line>(text) else {
+                    continue;
+                };
+                if chain.add(&line).is_ok() {
+                    let last = usize::try_from(chain.last).unwrap();
+                    assert_eq!(line.fields, lines[last - 1].fields);
+                }
+            }
+        });
     }
 
     #[test]

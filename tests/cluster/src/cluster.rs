@@ -207,6 +207,15 @@ impl Cluster {
         self.admin.mark(n, true);
     }
 
+    /// The id of a replica's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self, n: usize) -> u32 {
+        let process = self.replicas[n].process.as_ref();
+        process.expect("the replica runs").id()
+    }
+
     /// Kills a replica with SIGKILL. Returns when it is gone.
     pub fn kill(&mut self, n: usize) {
         self.take(n).kill();

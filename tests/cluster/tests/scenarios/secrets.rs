@@ -35,6 +35,17 @@ async fn between_replicas_with_certificates_not_even_names_are_seen() {
     assert!(!seen, "a credential's name was seen between replicas");
 }
 
+/// What is in memory does not reach a disk when a process crashes: proc_pid_limits(5).
+#[track_caller]
+fn dumps_no_core(pid: u32) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let words: Vec<&str> = core.expect("a limit").split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{limits}");
+}
+
 /// Lets a cluster work that says all that it can, and searches what is left of it, and what was
 /// tapped between its replicas. Whether a credential's name was seen there.
 async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
@@ -107,6 +118,7 @@ async fn leaves_nothing(certificates: Option<Duration>, rounds: usize) -> bool {
         .await;
     cluster.caught_up().await;
     for n in 0..cluster.len() {
+        dumps_no_core(cluster.pid(n));
         cluster.terminate(n, BOUND);
     }
 
