@@ -94,7 +94,7 @@ fn a_route_leads_where_settings_and_model_say() {
     );
     check("azure-openai", &[], "gpt", Err("AZURE_OPENAI_RESOURCE"));
     check("generic-oauth2", &[], "m", Err("BASE_URL"));
-    check("github", &[], "m", Err("no inference API"));
+    check("github", &[], "m", Err("where an inference API is"));
 }
 
 #[test]

@@ -30,8 +30,8 @@ const MET: Duration = Duration::from_secs(10);
 const BOUND: Duration = Duration::from_secs(60);
 /// How long to wait for a moment when a replica may be replaced.
 const ALL: Duration = Duration::from_secs(30);
-/// How often a store is damaged until something of use is hit.
-const DAMAGES_MAX: usize = 4;
+/// How many bytes are flipped, one time after the other, until something of use is hit.
+const FLIPPED: [usize; 4] = [1, 10, 100, usize::MAX];
 
 /// Compiles the library, and lets every replica start with it.
 ///
@@ -237,14 +237,14 @@ impl Storage {
         let said = loop {
             let what = match self.what {
                 What::Torn => tear(&file, dice),
-                _ => flip(&file, dice),
+                _ => flip(&file, dice, FLIPPED[done.len()]),
             };
             done.push(what.map_err(|e| Missed(format!("{}: {e}", file.display())))?);
             if let Some(said) = refuses_to_start(world, place).await? {
                 break said;
             }
             // It hit what is of no use any more: the checks will see whether something is lost.
-            if done.len() == DAMAGES_MAX {
+            if done.len() == FLIPPED.len() {
                 return Err(Missed(format!("{done:?}, and it starts")));
             }
             world.well(&claim.places, BOUND).await?;
@@ -293,20 +293,26 @@ fn fill_up(path: &Path) -> std::io::Result<u64> {
     Ok(bytes)
 }
 
-/// One byte of what was written last is another one.
-fn flip(file: &Path, dice: &mut Dice) -> std::io::Result<String> {
+/// One byte each of so many records that name a provider is another one. Of some places there is a
+/// newer version elsewhere in the file.
+fn flip(file: &Path, dice: &mut Dice, count: usize) -> std::io::Result<String> {
+    const NEEDLE: &[u8] = b"ledger-";
     let bytes = std::fs::read(file)?;
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) as u64;
-    // The name of a provider stands in records that count: the newest such place.
-    let needle = b"ledger-";
-    let newest = bytes.windows(needle.len()).rposition(|at| at == needle);
-    let at = newest.map_or(end, |at| at as u64) + dice.number(0..7);
-    let bit = 1 << dice.number(0..8);
-    let byte = bytes.get(usize::try_from(at).unwrap_or(0)).copied();
+    let windows = bytes.windows(NEEDLE.len()).enumerate();
+    let mut places: Vec<usize> = windows
+        .filter_map(|(at, window)| (window == NEEDLE).then_some(at))
+        .collect();
+    dice.shuffle(&mut places);
+    places.truncate(count);
     let file = std::fs::File::options().write(true).open(file)?;
-    file.write_all_at(&[byte.unwrap_or(0) ^ bit], at)?;
+    for place in &places {
+        let at = place + dice.number(0..7) as usize;
+        let bit = 1 << dice.number(0..8);
+        file.write_all_at(&[bytes[at] ^ bit], at as u64)?;
+    }
     file.sync_all()?;
-    Ok(format!("byte {at} of {end} was flipped"))
+    let (places, bytes) = (places.len(), bytes.len());
+    Ok(format!("{places} of {bytes} bytes were flipped"))
 }
 
 /// The end of the file is not there.
