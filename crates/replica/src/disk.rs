@@ -49,8 +49,9 @@ fn open(path: &Path, cache: u64, clock: Timekeeper) -> Result<Disk, Error> {
     check_complete(known, store_path.join("db").exists(), guard_path.exists())?;
     let policy = SyncPolicy::Durable;
     let store = Store::open(&store_path, cache, policy)?;
-    let log = LogStore::open(&store, &guard_path, policy)?;
+    let mut log = LogStore::open(&store, &guard_path, policy)?;
     let machine = Machine::open(&store, clock)?;
+    log.follow(machine.written());
     let cut = log.extent().purged.map(|mark| mark.index);
     let applied = machine.applied().map(|id| id.index);
     if cut > applied {

@@ -19,6 +19,7 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote,
 };
+use tokio::sync::watch;
 
 use crate::durable::{Change, Damage, FORMAT, Store, StoreError, SyncPolicy, Table};
 use crate::guard::{Claims, Guard};
@@ -44,6 +45,8 @@ pub(crate) struct LogStore {
     claims: Claims,
     /// What Raft takes for its vote; the claims have what is on the disk.
     vote: Option<Ballot>,
+    /// The index up to which the state machine is written.
+    machine: Option<watch::Receiver<Option<u64>>>,
 }
 
 /// What the log contains, for those who check it against something else.
@@ -87,6 +90,7 @@ impl LogStore {
             guard: Arc::new(Guard::open(guard, claims, policy, store.writer())?),
             claims,
             vote,
+            machine: None,
         };
         // What a purge that was cut off left behind.
         if let Some(purged) = purged {
@@ -128,6 +132,14 @@ impl LogStore {
             }
             self.log.apply(changes)?;
         }
+    }
+
+    /// Cuts nothing off from now on that the state machine has not written.
+    ///
+    /// openraft cuts the log while the snapshot that is to replace it is still being installed: a
+    /// replica that died in between had neither.
+    pub(crate) fn follow(&mut self, machine: watch::Receiver<Option<u64>>) {
+        self.machine = Some(machine);
     }
 
     /// Forgets that `me` was elected: a leader that is started again has to be elected again.
@@ -315,6 +327,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, up_to: LogId<u64>) -> Result<(), StorageError<u64>> {
+        if let Some(machine) = &mut self.machine {
+            let has = machine.wait_for(|index| *index >= Some(up_to.index));
+            let stopped = |e| StorageIOError::write_logs(AnyError::new(&e));
+            has.await.map(drop).map_err(stopped)?;
+        }
         self.try_purge(up_to.into()).map_err(writing)
     }
 }
@@ -520,6 +537,26 @@ mod tests {
         let entries = log.try_get_log_entries(..).await.unwrap();
         let ids: Vec<_> = entries.iter().map(|e| e.log_id.index).collect();
         assert_eq!(ids, (5..15).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_the_state_machine_has_not_written_is_not_cut_off() {
+        let disk = Disk::new();
+        let mut log = disk.log();
+        append(&mut log, 1, 0..10).await;
+        let (written, machine) = watch::channel(Some(3));
+        log.follow(machine);
+        {
+            let mut purge = std::pin::pin!(log.purge(id(1, 4)));
+            assert!(futures::poll!(purge.as_mut()).is_pending());
+            written.send_replace(Some(4));
+            purge.await.unwrap();
+        }
+        assert_eq!(log.extent().purged, Some(id(1, 4).into()));
+        drop(written);
+        log.purge(id(1, 4)).await.unwrap();
+        log.purge(id(1, 5)).await.unwrap_err();
+        assert_eq!(log.extent().purged, Some(id(1, 4).into()));
     }
 
     #[tokio::test]

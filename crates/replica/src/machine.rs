@@ -24,6 +24,7 @@ use openraft::{
     StorageIOError,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::clock::Timekeeper;
 use crate::durable::{Change, Damage, Digest, Store, StoreError, Table};
@@ -54,6 +55,8 @@ pub(crate) struct Machine {
     digest: Digest,
     snapshot: Current,
     snapshots_taken: u64,
+    /// The index up to which the store has what was applied.
+    written: watch::Sender<Option<u64>>,
     views: Arc<Views>,
     clock: Timekeeper,
 }
@@ -89,7 +92,8 @@ impl Machine {
         let (state, seal) = read(&table)?;
         clock.observe(state.meta.clock);
         let applied = seal.applied.map(LogId::from);
-        let views = Views::new(Arc::new(state.clone()), applied.map(|id| id.index));
+        let index = applied.map(|id| id.index);
+        let views = Views::new(Arc::new(state.clone()), index);
         Ok(Self {
             store: store.clone(),
             table,
@@ -100,6 +104,7 @@ impl Machine {
             digest: seal.digest,
             snapshot: Current::default(),
             snapshots_taken: 0,
+            written: watch::channel(index).0,
             views: Arc::new(views),
             clock,
         })
@@ -111,6 +116,11 @@ impl Machine {
 
     pub(crate) fn applied(&self) -> Option<LogId<u64>> {
         self.applied
+    }
+
+    /// The index up to which the store has what was applied. It ends with the machine.
+    pub(crate) fn written(&self) -> watch::Receiver<Option<u64>> {
+        self.written.subscribe()
     }
 
     fn try_apply(
@@ -150,11 +160,10 @@ impl Machine {
         staged.seal(&self.table, SEAL, &self.seal());
         self.table.commit(staged)?;
         check_invariants(&self.state);
-        self.views.publish(
-            &self.state,
-            self.applied.map(|id| id.index),
-            touched.into_iter().collect(),
-        );
+        let index = self.applied.map(|id| id.index);
+        self.written.send_replace(index);
+        self.views
+            .publish(&self.state, index, touched.into_iter().collect());
         Ok(answers)
     }
 
@@ -199,6 +208,7 @@ impl Machine {
         self.views
             .clock_pushed(self.clock.observe(self.state.meta.clock));
         let index = self.applied.map(|id| id.index);
+        self.written.send_replace(index);
         self.views.replace(&self.state, index);
         Ok(())
     }
