@@ -4,7 +4,8 @@
 //! Two things are known that no client of an unfenced issuer can help, and are not counted. A process
 //! that stands still since before its ticket's end cannot hang up, nor can one whose way to the issuer
 //! is cut. And a mint in doubt lets the old token be tried once more, as late as possible: so many
-//! tokens may be shown again as tickets ended in doubt, and no more.
+//! tokens may be shown again as tickets ended in doubt, and no more. A try that the issuer turned away
+//! unread (busy, or down) is followed by another, and not counted.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ fn repeats(seen: &Seen<'_>, client: &str, requests: &[Request<'_>]) -> Vec<Viola
         let Some(token) = request.record.presented.as_deref() else {
             continue;
         };
-        if shown.contains_key(token) {
+        if shown.contains_key(token) && !request.was_turned_away() {
             again.push(request);
         }
         if request.is_success() {
@@ -138,6 +139,22 @@ mod tests {
                 .mint((40, 50), "c", ("r1", "r3"));
         tale.is_good(check);
         let tale = tale.mint((60, 70), "c", ("r1", "r4"));
+        tale.is_bad(check, "after 1 doubts");
+    }
+
+    #[test]
+    fn a_try_that_was_turned_away_unread_is_followed_by_another() {
+        let busy = |tale: Tale, at| {
+            tale.request((at, at + 1), "c", |r| {
+                r.presented = Some("r1".to_owned());
+                r.status = Some(429);
+                r.fault = Some("status".to_owned());
+            })
+        };
+        let tale = good().audited("p", "t", (20, 30), "in_doubt", 0);
+        let tale = busy(busy(tale, 40), 50).mint((60, 70), "c", ("r1", "r3"));
+        tale.is_good(check);
+        let tale = tale.mint((80, 90), "c", ("r1", "r4"));
         tale.is_bad(check, "after 1 doubts");
     }
 

@@ -87,6 +87,11 @@ impl Request<'_> {
     pub(super) fn is_success(&self) -> bool {
         self.record.status == Some(200) && self.record.access.is_some()
     }
+
+    /// Whether it was answered without a look at what it shows.
+    pub(super) fn was_turned_away(&self) -> bool {
+        self.served.is_none() && self.record.status.is_some()
+    }
 }
 
 impl<'a> Seen<'a> {

@@ -167,7 +167,7 @@ impl Tale {
         let event = Event::Mint {
             issuer: Issuer::Strict,
             arrived: ms(arrived),
-            served: record.status.map(|_| ms(arrived)),
+            served: (record.fault.is_none() && record.status.is_some()).then(|| ms(arrived)),
             ended: Some(ms(ended)),
             record: Box::new(record),
         };
