@@ -76,38 +76,41 @@ struct Cut {
 }
 
 impl Cut {
-    /// From where to where.
+    /// From where to where; `None` if that is nothing to cut now.
     fn ways(&self, world: &World, dice: &mut Dice) -> Option<Vec<(Place, Place)>> {
         let mut members: Vec<Place> = world.members().collect();
         dice.shuffle(&mut members);
-        // Between followers there may be nothing to cut.
+        // Followers say nothing to each other, so the leader is on one side of every cut.
+        let leader = world.leader()?;
         match self.shape {
             Shape::Leader | Shape::OneWay | Shape::Long => {
-                let leader = world.leader()?;
                 members.sort_by_key(|place| *place != leader);
             }
-            Shape::Bridge => {
-                let leader = world.leader()?;
-                members.sort_by_key(|place| *place == leader);
-            }
+            Shape::Bridge => members.sort_by_key(|place| *place == leader),
             Shape::Halves | Shape::Reset => {}
         }
+        let leads = members.contains(&leader);
         let minority = (members.len() - 1) / 2;
-        Some(match self.shape {
-            Shape::Leader => both(&members[..1], &members[1..]),
-            Shape::Halves | Shape::Reset => both(&members[..minority], &members[minority..]),
+        // Who has joined meanwhile is cut off like everyone else.
+        let spares: Vec<Place> = world.spares().collect();
+        let from_all = |some: &[Place], others: &[Place]| both(some, &[others, &spares].concat());
+        match self.shape {
+            Shape::Leader => leads.then(|| from_all(&members[..1], &members[1..])),
+            Shape::Halves | Shape::Reset => {
+                Some(from_all(&members[..minority], &members[minority..]))
+            }
             Shape::OneWay | Shape::Long => {
                 let mut ends = [members[0], members[1]];
                 dice.shuffle(&mut ends);
-                vec![(ends[0], ends[1])]
+                leads.then(|| vec![(ends[0], ends[1])])
             }
             Shape::Bridge => {
-                let (bridge, rest) = members.split_first()?;
-                debug_assert!(!rest.contains(bridge));
+                let rest = &members[1..];
                 let (a, b) = rest.split_at(rest.len() / 2);
-                both(a, b)
+                let (c, d) = spares.split_at(spares.len() / 2);
+                Some(both(&[a, c].concat(), &[b, d].concat()))
             }
-        })
+        }
     }
 }
 
