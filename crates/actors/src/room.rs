@@ -43,6 +43,7 @@ impl Room {
         Now {
             clocks: self.clock.read(),
             cluster: self.view.now(),
+            in_touch: self.view.in_touch(),
         }
     }
 

@@ -211,6 +211,11 @@ pub struct Doubt {
 }
 
 impl Doubt {
+    /// Whether its replica is waited for: the old material cannot be tried again without danger.
+    pub fn waits(&self) -> bool {
+        self.until > self.since
+    }
+
     /// The mint that is in doubt.
     pub fn lost(&self) -> LostMint {
         LostMint {

@@ -73,6 +73,10 @@ pub trait StateView: Send + Sync + 'static {
     /// `None` if it never was.
     fn staleness(&self) -> Option<Duration>;
 
+    /// For how long this replica has been in touch with a leader that had a quorum, without a
+    /// break; zero if it is not now.
+    fn in_touch(&self) -> Duration;
+
     /// The cluster clock, as this replica reckons it.
     fn now(&self) -> UnixMs;
 

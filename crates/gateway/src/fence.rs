@@ -117,6 +117,9 @@ mod tests {
         fn staleness(&self) -> Option<Duration> {
             None
         }
+        fn in_touch(&self) -> Duration {
+            Duration::ZERO
+        }
         fn now(&self) -> UnixMs {
             UnixMs(0)
         }

@@ -390,6 +390,13 @@ impl StateView for FakeCluster {
         }
     }
 
+    fn in_touch(&self) -> Duration {
+        match self.lock().touch {
+            Touch::Now => self.0.started.elapsed(),
+            Touch::Never | Touch::LostAt(_) => Duration::ZERO,
+        }
+    }
+
     fn now(&self) -> UnixMs {
         let skipped = self.lock().skipped;
         START + self.0.started.elapsed() + skipped

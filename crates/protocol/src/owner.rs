@@ -11,6 +11,8 @@
 //!   lands or is refused. The request is never repeated under a ticket.
 //! - What certainly sent nothing is abandoned, so that nobody has to wait for its expiry.
 //! - Whoever loses the shard finishes what is in flight and starts nothing new.
+//! - A token that may be spent is not tried again at the moment in which a majority comes back:
+//!   the replica that has the answer may come back with it, and is heard first ([`HEARING`]).
 //!
 //! # What the shell owes
 //! - Every [`Action`] in order. One [`Event::Proposed`] for each [`Action::Propose`], one
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_core::command::{Answer, Command, Done};
-use evermint_core::credential::{Credential, Reason};
+use evermint_core::credential::{Credential, Phase, Reason};
 use evermint_core::id::{
     Attempt, AuthorizationEpoch, CredentialId, Generation, Position, ReplicaId, SessionId,
     ShardEpoch, TicketId,
@@ -43,6 +45,10 @@ use evermint_core::time::{Clocks, MonoMs, UnixMs};
 use crate::deadline::Deadline;
 use crate::journal::{JournalEntry, Progress, SealedMint};
 use crate::recovery;
+
+/// How long a replica that comes back together with a majority has to hand in what its journal
+/// holds, before a mint in doubt is tried again; less if the doubt itself waits less.
+pub const HEARING: Duration = Duration::from_secs(10);
 
 /// First pause after a local trouble (no leader, a refusal, a full disk); it doubles each time.
 pub const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -122,6 +128,8 @@ pub struct Now {
     pub clocks: Clocks,
     /// The cluster clock.
     pub cluster: UnixMs,
+    /// For how long this replica has been in touch with a majority, without a break.
+    pub in_touch: Duration,
 }
 
 /// What this replica's applied state says about the credential.
@@ -135,6 +143,8 @@ pub struct Facts {
     pub owned: Option<ShardEpoch>,
     /// How long a mint may take.
     pub budget: Duration,
+    /// How long this replica has to be in touch with a majority before it asks for a ticket.
+    pub hearing: Duration,
     /// The mints whose answers revocations wait for, although their refresh is gone.
     pub revoked: Vec<TicketId>,
 }
@@ -148,11 +158,19 @@ impl Facts {
             .and_then(|c| state.shards.get(&c.shard))
             .filter(|a| a.replica == me.replica && a.session == me.session)
             .map(|a| a.epoch);
+        let settings = state.settings();
+        let hearing = match credential.as_ref().map(|c| &c.phase) {
+            Some(Phase::InDoubt(doubt)) if doubt.waits() => {
+                HEARING.min(Duration::from_millis(settings.doubt_wait_ms))
+            }
+            _ => Duration::ZERO,
+        };
         Self {
             position: state.meta.position,
             credential,
             owned,
-            budget: state.settings().mint_budget(),
+            budget: settings.mint_budget(),
+            hearing,
             revoked: awaited(state, id).collect(),
         }
     }
@@ -541,6 +559,7 @@ impl Owner {
                 .and(facts.credential.as_ref())
                 .and_then(|c| c.due())
                 .map(|(due, _)| (due + self.lead).since(now.cluster))
+                .map(|left| left.max(facts.hearing.saturating_sub(now.in_touch)))
                 .map(|left| self.pause_until.max(mono + left)),
             Stage::Unsure(flight) => {
                 let end = mono + flight.deadline.remaining(now.clocks);
@@ -572,7 +591,8 @@ impl Flight {
         let shard_epoch = facts.owned?;
         let refresh = credential.refresh.as_ref()?;
         let (due, reason) = credential.due()?;
-        (due + lead <= now.cluster).then(|| Self {
+        let is_due = due + lead <= now.cluster && facts.hearing <= now.in_touch;
+        is_due.then(|| Self {
             ticket: fresh(),
             attempt: credential.attempt.next(),
             shard_epoch,

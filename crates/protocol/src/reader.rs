@@ -8,21 +8,47 @@ use evermint_core::time::MonoMs;
 
 /// When a replica knew itself caught up with a leader last, on a clock that goes on while the
 /// machine is suspended (boot time): the monotonic clock would call a replica fresh that slept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
+    /// After so long without a word it was out of touch.
+    lost_after: Duration,
     caught_up: Option<MonoMs>,
+    /// When it was in touch first, without a break since, and last.
+    contact: Option<(MonoMs, MonoMs)>,
 }
 
 impl Freshness {
-    /// This replica has applied everything that was committed at `as_of`. That is a time on its
-    /// own clock: when it *asked* a leader with a quorum, not when the answer came.
-    pub fn caught_up(&mut self, as_of: MonoMs) {
+    /// A replica that was not in touch yet, and is out of touch `lost_after` its newest contact.
+    pub fn new(lost_after: Duration) -> Self {
+        Self {
+            lost_after,
+            caught_up: None,
+            contact: None,
+        }
+    }
+
+    /// This replica knows `now` that it has applied everything that was committed at `as_of`. That
+    /// is when it *asked* a leader with a quorum, not when the answer came; both by its own clock.
+    pub fn caught_up(&mut self, as_of: MonoMs, now: MonoMs) {
         self.caught_up = self.caught_up.max(Some(as_of));
+        let unbroken = self.contact.filter(|(_, last)| self.is_near(*last, now));
+        let since = unbroken.map_or(now, |(since, _)| since);
+        self.contact = Some((since, now));
     }
 
     /// Time since then; `None` if it never was.
     pub fn staleness(&self, now: MonoMs) -> Option<Duration> {
         self.caught_up.map(|as_of| now.since(as_of))
+    }
+
+    /// For how long it has been in touch without a break; zero if it is out of touch.
+    pub fn in_touch(&self, now: MonoMs) -> Duration {
+        let unbroken = self.contact.filter(|(_, last)| self.is_near(*last, now));
+        unbroken.map_or(Duration::ZERO, |(since, _)| now.since(since))
+    }
+
+    fn is_near(&self, last: MonoMs, now: MonoMs) -> bool {
+        now.since(last) < self.lost_after
     }
 }
 
@@ -108,14 +134,33 @@ mod tests {
 
     #[test]
     fn staleness_counts_from_the_newest_contact() {
-        let mut freshness = Freshness::default();
+        let mut freshness = Freshness::new(MINUTE);
         assert_eq!(freshness.staleness(MonoMs(5)), None);
-        freshness.caught_up(MonoMs(100));
-        freshness.caught_up(MonoMs(40));
+        freshness.caught_up(MonoMs(100), MonoMs(110));
+        freshness.caught_up(MonoMs(40), MonoMs(120));
         assert_eq!(
             freshness.staleness(MonoMs(130)),
             Some(Duration::from_millis(30))
         );
+    }
+
+    #[test]
+    fn a_break_begins_the_time_in_touch_anew() {
+        let mut freshness = Freshness::new(Duration::from_millis(100));
+        assert_eq!(freshness.in_touch(MonoMs(5)), Duration::ZERO);
+        for (contact, at, expected) in [
+            (1_000, 1_000, 0),
+            (1_090, 1_180, 180),
+            (1_180, 1_280, 0),
+            (1_279, 1_280, 280),
+            (1_379, 1_380, 1),
+            (1_400, 1_401, 22),
+        ] {
+            // However old the question: what counts here is when the answer came.
+            freshness.caught_up(MonoMs(contact - 50), MonoMs(contact));
+            let expected = Duration::from_millis(expected);
+            assert_eq!(freshness.in_touch(MonoMs(at)), expected, "{contact}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use evermint_core::mint::FailureClass;
 use evermint_core::port::ProposeError;
 use evermint_core::time::{Clocks, MonoMs, UnixMs};
 use evermint_protocol::journal::{JournalEntry, Progress};
-use evermint_protocol::owner::{Action, COMMIT_PAUSE_MAX, Event, Facts, JournalFailed, Now, Owner};
+use evermint_protocol::owner::{
+    Action, COMMIT_PAUSE_MAX, Event, Facts, HEARING, JournalFailed, Now, Owner,
+};
 
 use support::{ME, OTHER, World, failure, minted, token};
 
@@ -22,6 +24,7 @@ struct Bench {
     lagging: Option<Facts>,
     owner: Owner,
     clocks: Clocks,
+    in_touch: Duration,
     tickets: u128,
     proposed: Vec<Command>,
     wake: Option<MonoMs>,
@@ -44,6 +47,7 @@ impl Bench {
                 boot: MonoMs(9_000),
                 wall: UnixMs(1_000_000),
             },
+            in_touch: Duration::from_secs(3_600),
             tickets: 100,
             proposed: Vec::new(),
             wake: None,
@@ -76,6 +80,7 @@ impl Bench {
         let now = Now {
             clocks: self.clocks,
             cluster: self.world.clock,
+            in_touch: self.in_touch,
         };
         let facts = self.facts();
         let tickets = &mut self.tickets;
@@ -391,6 +396,34 @@ fn a_lost_answer_keeps_its_journal_entry_until_the_doubt_is_over() {
     // The doubt ends with the next ticket.
     assert_eq!(bench.sleep(), ["grant-ticket"]);
     assert_eq!(bench.answer(), ["journal sending"]);
+}
+
+#[test]
+fn a_doubt_is_not_ended_at_the_moment_in_which_a_majority_is_back() {
+    let mut bench = Bench::minting();
+    let unclear = failure(FailureClass::Unclear);
+    bench.step(Event::Minted(Err(unclear)));
+    bench.answer();
+    assert!(matches!(bench.phase(), Phase::InDoubt(_)));
+    bench.in_touch = Duration::ZERO;
+    assert_eq!(bench.sleep(), [""; 0], "out of touch when its time comes");
+    bench.in_touch = HEARING - Duration::from_millis(70);
+    assert_eq!(
+        bench.sleep(),
+        [""; 0],
+        "others may yet hand in what they have"
+    );
+    bench.in_touch = HEARING;
+    let since = bench.clocks.mono;
+    assert_eq!(bench.sleep(), ["grant-ticket"]);
+    assert_eq!(bench.clocks.mono.since(since), Duration::from_millis(70));
+}
+
+#[test]
+fn what_is_not_in_doubt_waits_for_nobody() {
+    let mut bench = Bench::new();
+    bench.in_touch = Duration::ZERO;
+    assert_eq!(bench.step(Event::Changed), ["grant-ticket"]);
 }
 
 #[test]

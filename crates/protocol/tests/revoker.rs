@@ -68,6 +68,7 @@ impl Bench {
                 wall: self.world.clock,
             },
             cluster: self.world.clock,
+            in_touch: Duration::ZERO,
         };
         let actions = self.revoker.step(event, now, &self.seen, may_start);
         let mut done = Vec::new();

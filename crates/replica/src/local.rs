@@ -91,7 +91,7 @@ impl Local {
             hearsay,
             stamper,
             erased: AtomicU64::new(0),
-            freshness: Mutex::default(),
+            freshness: Mutex::new(Freshness::new(timing.lost_after)),
             confirmed: Mutex::default(),
         }
     }
@@ -224,7 +224,7 @@ impl Local {
             .freshness
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        freshness.caught_up(as_of);
+        freshness.caught_up(as_of, self.clock.boot());
     }
 
     pub(crate) fn staleness(&self) -> Option<Duration> {
@@ -233,5 +233,13 @@ impl Local {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         freshness.staleness(self.clock.boot())
+    }
+
+    pub(crate) fn in_touch(&self) -> Duration {
+        let freshness = self
+            .freshness
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        freshness.in_touch(self.clock.boot())
     }
 }

@@ -294,6 +294,10 @@ impl StateView for Node {
         self.0.local.staleness()
     }
 
+    fn in_touch(&self) -> Duration {
+        self.0.local.in_touch()
+    }
+
     fn now(&self) -> UnixMs {
         self.0.local.clock.now()
     }

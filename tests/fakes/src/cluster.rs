@@ -239,6 +239,10 @@ impl StateView for FakeCluster {
         self.lock().staleness
     }
 
+    fn in_touch(&self) -> Duration {
+        Duration::MAX
+    }
+
     fn now(&self) -> UnixMs {
         self.clock.read().wall.max(self.lock().state.meta.clock)
     }

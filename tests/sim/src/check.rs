@@ -125,6 +125,9 @@ impl World {
             return;
         };
         self.coverage.note("tickets that gamble on a doubt");
+        if doubt.waits() {
+            self.check_hearing(ticket.id);
+        }
         let wait = self.config.settings.doubt_wait_ms;
         if u128::from(wait) > ticket.granted_at.since(doubt.since).as_millis() {
             self.hasty.insert(ticket.id);

@@ -20,6 +20,7 @@ mod issuer;
 pub mod mutant;
 mod network;
 mod operators;
+mod outage;
 mod readers;
 mod replica;
 pub mod report;

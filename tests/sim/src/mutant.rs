@@ -28,11 +28,13 @@ pub enum Mutant {
     ForgetEarly,
     /// The leader stamps by its own wall clock.
     StampByOwnWall,
+    /// A mint in doubt is tried again as soon as a majority is back.
+    GambleAtOnce,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SkipDeadline,
         Self::ExpireByWallClock,
         Self::AcceptReplacedTicket,
@@ -45,6 +47,7 @@ impl Mutant {
         Self::StalenessByMonotonicClock,
         Self::ForgetEarly,
         Self::StampByOwnWall,
+        Self::GambleAtOnce,
     ];
 
     /// The promise that it breaks.
@@ -53,7 +56,10 @@ impl Mutant {
             Self::NoAttemptCheck => "G1",
             Self::SkipDeadline | Self::ExpireByWallClock | Self::ReassignWithoutWaiting => "G2",
             Self::AcceptReplacedTicket => "G3",
-            Self::ForgetJournal | Self::SendUnannounced | Self::CommitUnjournalled => "G5",
+            Self::ForgetJournal
+            | Self::SendUnannounced
+            | Self::CommitUnjournalled
+            | Self::GambleAtOnce => "G5",
             Self::IgnoreMinGeneration => "G6",
             Self::StalenessByMonotonicClock | Self::StampByOwnWall => "G7",
             Self::ForgetEarly => "I10",

@@ -122,7 +122,7 @@ impl World {
                     replica.walls = heard.collect();
                 }
                 if replica.applied >= upto {
-                    replica.freshness.caught_up(as_of);
+                    replica.freshness.caught_up(as_of, boot);
                 } else if replica.awaited.is_none() {
                     replica.awaited = Some((as_of, upto));
                 }

@@ -101,7 +101,7 @@ impl Replica {
             applied: 0,
             clock: ClusterClock::new(),
             walls: BTreeMap::new(),
-            freshness: Freshness::default(),
+            freshness: Freshness::new(lost_after),
             awaited: None,
             term: 0,
             hint: None,
@@ -178,7 +178,7 @@ impl World {
         let boot = replica.hardware.read(self.now).boot;
         replica.clock.observe(replica.state.meta.clock, boot);
         replica.walls.clear();
-        replica.freshness = Freshness::default();
+        replica.freshness = Freshness::new(lost_after);
         replica.awaited = None;
         replica.hint = None;
         replica.leading = None;
@@ -303,7 +303,7 @@ impl World {
         if let Some((as_of, index)) = replica.awaited
             && upto >= index
         {
-            replica.freshness.caught_up(as_of);
+            replica.freshness.caught_up(as_of, boot);
             replica.awaited = None;
         }
         replica.leader.applied(&replica.state, mono);

@@ -81,6 +81,7 @@ impl World {
         let now = Now {
             clocks,
             cluster: replica.clock.read(clocks.boot),
+            in_touch: replica.freshness.in_touch(clocks.boot),
         };
         let fresh = Revoker::new(id.clone(), me);
         if !replica.revokers.contains_key(id) && fresh.is_done(&facts) {

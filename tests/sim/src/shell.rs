@@ -1,6 +1,8 @@
 //! The shell around one owner: it does what the machine says, on a disk, a network and an issuer
 //! that fail.
 
+use std::time::Duration;
+
 use evermint_core::command::{Answer, Command};
 use evermint_core::credential::Phase;
 use evermint_core::id::{CredentialId, RequestId, TicketId};
@@ -93,12 +95,16 @@ impl World {
         };
         let mut facts = Facts::of(&replica.state, id, me);
         if self.mutant == Some(Mutant::SkipDeadline) {
-            facts.budget = std::time::Duration::from_secs(365 * 86_400);
+            facts.budget = Duration::from_secs(365 * 86_400);
         }
         let clocks = replica.hardware.read(self.now);
         let now = Now {
             clocks,
             cluster: replica.clock.read(clocks.boot),
+            in_touch: match self.mutant {
+                Some(Mutant::GambleAtOnce) => Duration::MAX,
+                _ => replica.freshness.in_touch(clocks.boot),
+            },
         };
         let Some(shell) = replica.shells.get_mut(id) else {
             return;
@@ -120,6 +126,9 @@ impl World {
                     Command::CommitMint { .. } => Some(Step::Recorded),
                     _ => None,
                 };
+                if let Command::GrantTicket { ticket, .. } = &command {
+                    self.asked.entry(*ticket).or_insert(self.now);
+                }
                 let request = RequestId(self.dice.id());
                 self.propose(slot, Who::Owner(id.clone()), request, command);
                 step.into_iter()

@@ -18,6 +18,7 @@ use crate::hardware::Time;
 use crate::issuer::{Family, Issuer};
 use crate::mutant::Mutant;
 use crate::operators::Script;
+use crate::outage::Outage;
 use crate::readers::{Reader, Served};
 use crate::replica::Replica;
 use crate::report::{Broken, Coverage, Passed};
@@ -57,6 +58,9 @@ pub struct World {
     pub(crate) last_early: BTreeMap<CredentialId, LastEarly>,
     /// When the cluster clock was pushed ahead last.
     pub(crate) pushed_at: Option<Time>,
+    /// When each ticket was asked for first.
+    pub(crate) asked: BTreeMap<TicketId, Time>,
+    pub(crate) outage: Outage,
     /// Machines whose wall clocks were set.
     pub(crate) set: BTreeSet<Slot>,
     /// From then on nothing goes wrong any more.
@@ -214,6 +218,8 @@ impl World {
             early: 0,
             last_early: BTreeMap::new(),
             pushed_at: None,
+            asked: BTreeMap::new(),
+            outage: Outage::default(),
             set: BTreeSet::new(),
             healed: None,
             coverage: Coverage::default(),
@@ -263,6 +269,7 @@ impl World {
             events += 1;
             self.stir(time ^ (number << 20));
             self.happen(what);
+            self.watch_majority();
             if let Some(broken) = self.broken.take() {
                 return Err((broken, self.trace));
             }

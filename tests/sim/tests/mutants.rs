@@ -76,3 +76,8 @@ fn a_sandbox_that_gets_as_many_mints_as_it_asks_for_is_caught() {
 fn stamps_by_the_leaders_own_wall_clock_are_caught() {
     is_caught(Mutant::StampByOwnWall);
 }
+
+#[test]
+fn a_gamble_at_the_moment_in_which_a_majority_comes_back_is_caught() {
+    is_caught(Mutant::GambleAtOnce);
+}

@@ -13,7 +13,7 @@ const SEEDS: u64 = 2_000;
 
 /// Histories without which the simulation would be worth little. Each has to come up in any
 /// [`SEEDS`] seeds.
-const REACHED: [&str; 39] = [
+const REACHED: &[&str] = &[
     "abandonments that settled a doubt",
     "answers handed in after a restart",
     "answers read after the deadline",
@@ -30,6 +30,7 @@ const REACHED: [&str; 39] = [
     "journal writes that failed",
     "late answers that are revoked",
     "machines suspended",
+    "majorities that came back",
     "mints cut short by a reconfiguration",
     "panics",
     "pauses beyond a ticket",

@@ -327,12 +327,12 @@ impl Tx<'_> {
         let settings = self.settings();
         let now = self.stamp.at;
         let until = doubt_until(&settings, &credential, &refresh, &ticket, now, now);
-        let waits = until > now;
         let doubt = Doubt {
             ticket,
             since: now,
             until,
         };
+        let waits = doubt.waits();
         // What is tried while in doubt presents the same material: the first one is the loss.
         if refresh.config.strategy.consumes_material() {
             refresh.lost.get_or_insert(doubt.lost());
