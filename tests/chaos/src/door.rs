@@ -26,7 +26,7 @@ pub enum Way {
     /// Everyone may come in, and nobody gets any further. Whoever is there when that ends is hung
     /// up on: nothing is let through late.
     Silent,
-    /// Nobody comes in any more; whoever is inside is served.
+    /// Nobody comes in any more, ever: connections are refused. Whoever is inside is served.
     Closed,
     /// Answers take so much longer.
     Slow(Duration),
@@ -115,10 +115,22 @@ impl Door {
 
 async fn serve(listener: TcpListener, upstream: SocketAddr, door: Arc<Door>) {
     let mut inside = JoinSet::new();
-    while let Ok((guest, _)) = listener.accept().await {
+    let mut way = door.way.subscribe();
+    loop {
+        // Whoever has a connection already when the door closes has come in.
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = way.wait_for(|way| *way == Way::Closed) => break,
+        };
+        let Ok((guest, _)) = accepted else {
+            break;
+        };
         inside.spawn(pass(guest, upstream, Arc::clone(&door)));
         while inside.try_join_next().is_some() {}
     }
+    drop(listener);
+    inside.join_all().await;
 }
 
 async fn pass(guest: TcpStream, upstream: SocketAddr, door: Arc<Door>) {
@@ -128,9 +140,9 @@ async fn pass(guest: TcpStream, upstream: SocketAddr, door: Arc<Door>) {
         door.turned_away.fetch_add(1, Ordering::Relaxed);
     }
     let delay = match now {
-        Way::Open => Duration::ZERO,
+        Way::Open | Way::Closed => Duration::ZERO,
         Way::Slow(delay) => delay,
-        Way::Shut | Way::Closed => return,
+        Way::Shut => return,
         Way::Silent => {
             // Until it ends; the guest may leave before.
             let mut guest = guest;

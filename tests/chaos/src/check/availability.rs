@@ -6,6 +6,8 @@ use crate::history::{Event, Nanos, Place};
 
 /// A replica counts as up when it has been so for this long: it starts, finds a leader, catches up.
 const SETTLED: Nanos = ms(10_000);
+/// How much later than a reader the harness may notice that a process has ended.
+const NOTICED: Nanos = ms(1_000);
 
 pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -34,9 +36,9 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
 
 /// The replicas that were up, and had settled, while somebody asked.
 pub(super) fn up(seen: &Seen<'_>, asked: Nanos, answered: Nanos) -> Vec<Place> {
-    let since = asked.saturating_sub(SETTLED);
+    let (since, until) = (asked.saturating_sub(SETTLED), answered + NOTICED);
     (0..seen.run.replicas)
-        .filter(|place| was_up(seen, *place, since, answered))
+        .filter(|place| was_up(seen, *place, since, until))
         .collect()
 }
 
@@ -103,8 +105,12 @@ mod tests {
     #[test]
     fn a_read_may_fail_while_a_majority_is_down_paused_or_just_back() {
         let one = ends(started(), 19_000, 2);
-        let two = ends(one.clone(), 21_000, 1);
-        fails(two, 20_000, 25_000).is_good(check);
+        for noticed in [21_000, 25_900] {
+            let two = ends(one.clone(), noticed, 1);
+            fails(two, 20_000, 25_000).is_good(check);
+        }
+        let later = ends(one.clone(), 26_100, 1);
+        fails(later, 20_000, 25_000).is_bad(check, "while [0, 1] were up");
         let paused = one
             .clone()
             .fault((18_000, 22_000), "process", "pause", &[1]);

@@ -38,7 +38,7 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
             .lines
             .iter()
             .any(|line| matches!(&line.event, Event::Revoked { client: c, .. } if c == client));
-        let doubts = doubts(seen, client);
+        let doubts = seen.doubts_of(client);
         // A credential that lost its grant has another one since.
         let mut families = seen.lines.iter().filter_map(|line| match &line.event {
             Event::FinalFamily {
@@ -87,7 +87,7 @@ fn replaced(seen: &Seen<'_>) -> Vec<Violation> {
             .lines
             .iter()
             .filter(|line| matches!(&line.event, Event::Revoked { client: c, .. } if c == client));
-        let explained = doubts(seen, client) + revoked.count();
+        let explained = seen.doubts_of(client) + revoked.count();
         let (last, count) = (replaced.last()?, replaced.len());
         (count > explained).then(|| Violation {
             promise: "I6",
@@ -98,13 +98,6 @@ fn replaced(seen: &Seen<'_>) -> Vec<Violation> {
         })
     });
     lost.collect()
-}
-
-/// Tickets of the client's credential that ended in doubt.
-fn doubts(seen: &Seen<'_>, client: &str) -> usize {
-    seen.trail_of(client).map_or(0, |mints| {
-        mints.iter().filter(|mint| mint.end == "in_doubt").count()
-    })
 }
 
 #[cfg(test)]

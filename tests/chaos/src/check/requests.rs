@@ -68,10 +68,7 @@ fn repeats(seen: &Seen<'_>, client: &str, requests: &[Request<'_>]) -> Vec<Viola
             shown.insert(token, request);
         }
     }
-    let doubts = match seen.trail_of(client) {
-        Some(mints) => mints.iter().filter(|mint| mint.end == "in_doubt").count(),
-        None => 0,
-    };
+    let doubts = seen.doubts_of(client);
     if again.len() <= doubts || !seen.trail_is_complete {
         return Vec::new();
     }
@@ -140,6 +137,15 @@ mod tests {
         tale.is_good(check);
         let tale = tale.mint((60, 70), "c", ("r1", "r4"));
         tale.is_bad(check, "after 1 doubts");
+    }
+
+    #[test]
+    fn a_doubt_of_a_provider_that_was_deleted_since_counts() {
+        let tale =
+            good()
+                .audited("", "t", (20, 30), "in_doubt", 0)
+                .mint((40, 50), "c", ("r1", "r3"));
+        tale.is_good(check);
     }
 
     #[test]

@@ -230,12 +230,17 @@ impl<'a> Seen<'a> {
         found.next()
     }
 
-    /// The mints of a client's credential in the trail.
-    pub(super) fn trail_of(&self, client: &str) -> Option<&[&'a AuditedMint]> {
-        let (provider, key) = self.credential_of(client)?;
-        let mut mints = self.trail.values();
-        let found = mints.find(|m| m.iter().any(|m| m.provider == provider && m.key == key));
-        found.map(Vec::as_slice)
+    /// How many mints of a client's credential ended in doubt, by the trail. It forgets the names of
+    /// providers that are deleted, and knows keys.
+    pub(super) fn doubts_of(&self, client: &str) -> usize {
+        let Some((provider, key)) = self.credential_of(client) else {
+            return 0;
+        };
+        let mints = self.trail.values().flatten();
+        mints
+            .filter(|mint| mint.key == key && [provider, ""].contains(&mint.provider.as_str()))
+            .filter(|mint| mint.end == "in_doubt")
+            .count()
     }
 }
 
