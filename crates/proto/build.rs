@@ -1,12 +1,14 @@
 //! Generates the gRPC code, without `protoc`.
 //!
-//! Two things are done beside the usual:
+//! Three things are done beside the usual:
 //! * Every message that has a field marked `debug_redact` gets a `Debug` that leaves out the value
 //!   of that field. prost ignores the mark, so that a secret would end in the first log line that
 //!   prints its message.
 //! * The server of `Bundles` is generated a second time, with the bundle in its answers as bytes.
 //!   On the wire an embedded message *is* bytes, so that a server can keep a bundle encoded and
 //!   send it to any number of readers without encoding it again.
+//! * In the same way, what only the gateway behind understands of a sandbox is bytes: a policy's rule
+//!   that a later version has added reaches it, and the sandbox, as it came.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use protox::Compiler;
-use protox::prost_reflect::prost_types::FileDescriptorSet;
-use protox::prost_reflect::prost_types::field_descriptor_proto::Type;
+use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
+use protox::prost_reflect::prost_types::{FieldDescriptorProto, FileDescriptorSet};
 use protox::prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -27,6 +29,16 @@ const READY: [&str; 2] = [
 ];
 /// The field that is encoded beforehand.
 const READY_FIELD: &str = "bundle";
+
+/// Messages of OpenShell that pass through Evermint as they came, by the fields that hold them.
+const PASSED: [(&str, &str); 6] = [
+    ("SandboxSpec", "policy"),
+    ("SandboxSpec", "template"),
+    ("SandboxSpec", "resource_requirements"),
+    ("GetSandboxConfigResponse", "policy"),
+    ("UpdateConfigRequest", "policy"),
+    ("UpdateConfigRequest", "merge_operations"),
+];
 
 /// What a profile of OpenShell consists of: it is also read from and written as a document.
 const IN_JSON: [&str; 17] = [
@@ -72,12 +84,26 @@ fn openshell(root: &Path, out: &Path) -> Result<()> {
         out.join("openshell.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
-    generate(
-        &pool,
-        compiler.file_descriptor_set(),
-        &out.join("openshell"),
-        &IN_JSON,
-    )
+    let mut files = compiler.file_descriptor_set();
+    for (message, field) in PASSED {
+        let messages = files.file.iter_mut().flat_map(|f| &mut f.message_type);
+        let mut fields = messages
+            .filter(|m| m.name() == message)
+            .flat_map(|m| &mut m.field);
+        let field = fields.find(|f| f.name() == field);
+        encoded(field.ok_or_else(|| format!("{message} has no such field"))?);
+    }
+    generate(&pool, files, &out.join("openshell"), &IN_JSON)
+}
+
+/// Makes bytes of a field that holds messages: on the wire they are.
+fn encoded(field: &mut FieldDescriptorProto) {
+    field.set_type(Type::Bytes);
+    field.type_name = None;
+    // An empty message is another thing than none.
+    if field.label() != Label::Repeated {
+        field.proto3_optional = Some(true);
+    }
 }
 
 /// `evermint.v1`, its descriptors for reflection, and the server of ready bundles.
@@ -192,10 +218,7 @@ fn ready(pool: &DescriptorPool, mut files: FileDescriptorSet, out: &Path) -> Res
         if READY.contains(&name.as_str()) {
             for field in &mut message.field {
                 if field.name() == READY_FIELD {
-                    field.set_type(Type::Bytes);
-                    field.type_name = None;
-                    // Presence tells a bundle from a heartbeat.
-                    field.proto3_optional = Some(true);
+                    encoded(field);
                 }
             }
         }

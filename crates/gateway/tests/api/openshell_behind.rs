@@ -30,6 +30,8 @@ use crate::harness::{Harness, config, credentials};
 const ADMIN: &str = "the-operator";
 /// The sandbox that was created through Evermint, and the one that was there before.
 const NEW: &str = "11111111-1111-4111-8111-111111111111";
+/// A policy with a field that the commit of the protos does not know.
+const POLICY: &[u8] = b"\x08\x01\xda\x3e\x0aa new rule";
 const OLD: &str = "22222222-2222-4222-8222-222222222222";
 
 /// What the gateway behind was asked: method, token, and what providers a request named.
@@ -132,6 +134,7 @@ pub(crate) fn router(asked: &Asked) -> Router {
         "GetSandboxConfig",
         |_: sandbox::GetSandboxConfigRequest| {
             let config = sandbox::GetSandboxConfigResponse {
+                policy: Some(POLICY.into()),
                 policy_hash: "theirs".to_owned(),
                 provider_env_revision: 4,
                 ..Default::default()
@@ -256,6 +259,7 @@ impl World {
             spec: Some(v1::SandboxSpec {
                 providers: vec!["openai".to_owned()],
                 log_level: "debug".to_owned(),
+                policy: Some(POLICY.into()),
                 ..Default::default()
             }),
             ..Default::default()
@@ -290,6 +294,7 @@ async fn a_sandbox_is_created_behind_without_its_providers_and_known_here_with_t
     let spec = sandbox.spec.unwrap();
     assert_eq!(spec.providers, ["openai"]);
     assert_eq!(spec.log_level, "debug");
+    assert_eq!(spec.policy.unwrap(), POLICY, "as it came, and went there");
     let status = sandbox.status.unwrap();
     assert_eq!(status.phase(), v1::SandboxPhase::Ready, "as it is behind");
 
@@ -307,6 +312,7 @@ async fn a_sandbox_is_created_behind_without_its_providers_and_known_here_with_t
     let config = face.get_sandbox_config(by(&token, config)).await;
     let config = config.unwrap().into_inner();
     assert_eq!(config.policy_hash, "theirs");
+    assert_eq!(config.policy.unwrap(), POLICY);
     assert_eq!(config.provider_env_revision, given.provider_env_revision);
     assert_eq!(world.asked(), [("GetSandboxConfig", token.clone(), vec![])]);
     // Its next token has to be one that both take.
