@@ -13,7 +13,7 @@
 //! | reading | `view` (published states), `pulse` (freshness, the cluster clock) |
 //! | who belongs | `entrance` (found or join), `members` (learn, vote, go) |
 //! | the leader | `duties` (tickets and placement) |
-//! | for operators | `status`, `hearsay` (what is known of the others), `eraser` (cuts the log) |
+//! | for operators | `status`, `hearsay` (what is known of the others), `eraser` (cuts the log), `refused` (joins, for the audit trail) |
 
 mod batch;
 mod clock;
@@ -39,6 +39,7 @@ mod peers;
 mod propose;
 mod pulse;
 mod raft;
+mod refused;
 mod security;
 mod server;
 mod snapshot;

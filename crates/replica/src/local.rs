@@ -19,6 +19,7 @@ use crate::hearsay::{Hearsay, Word};
 use crate::identity::Member;
 use crate::peers::{Client, Lane, Peers};
 use crate::raft::{Metrics, Raft};
+use crate::refused::RefusedJoins;
 use crate::stamp::Stamper;
 use crate::view::Views;
 
@@ -40,6 +41,7 @@ pub(crate) struct Local {
     /// The leader said that this replica is no member.
     pub(crate) removed: AtomicBool,
     pub(crate) hearsay: Arc<Hearsay>,
+    pub(crate) refused: RefusedJoins,
     pub(crate) stamper: Stamper,
     /// A position: nothing of the history up to it is left in the log.
     erased: AtomicU64,
@@ -89,6 +91,7 @@ impl Local {
             draining: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             hearsay,
+            refused: RefusedJoins::default(),
             stamper,
             erased: AtomicU64::new(0),
             freshness: Mutex::new(Freshness::new(timing.lost_after)),

@@ -31,7 +31,9 @@ use crate::raft::Raft;
 use crate::security::Security;
 use crate::server::Door;
 use crate::status::Status;
-use crate::{disk, duties, entrance, eraser, members, propose, pulse, security, server, status};
+use crate::{
+    disk, duties, entrance, eraser, members, propose, pulse, refused, security, server, status,
+};
 
 /// How long the end of a replica waits for what is under way.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
@@ -156,6 +158,7 @@ impl Node {
         node.spawn(duties::run(node.0.local.clone()));
         node.spawn(members::run(node.0.local.clone()));
         node.spawn(eraser::run(node.0.local.clone()));
+        node.spawn(refused::record(node.0.local.clone()));
         node.spawn(entrance::announce(
             node.0.local.clone(),
             identity,

@@ -32,6 +32,7 @@ use crate::peers::MESSAGE_BYTES_MAX;
 use crate::propose;
 use crate::pulse;
 use crate::raft::{Peer, SnapshotMeta};
+use crate::refused::Reason;
 use crate::security::{self, Asked, Security};
 use crate::snapshot::{Assembly, SnapshotData};
 use crate::stored::{Members, Unreadable, entry, from_wire, to_wire, vote_from_wire, vote_to_wire};
@@ -302,19 +303,41 @@ impl Replica for Service {
         request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
         let local = self.0.running()?;
+        let from = request.remote_addr().map(|address| address.ip());
         let (_, extensions, request) = request.into_parts();
+        let answer = self.0.let_in(local, &extensions, request).await;
+        let reason = match &answer {
+            Ok(answer) if answer.keks_lacking.is_empty() => None,
+            Ok(_) => Some(Reason::AnotherKek),
+            Err(status) => Reason::of(status),
+        };
+        if let Some(reason) = reason {
+            local.refused.note(from, reason, local.clock.now());
+        }
+        answer.map(Response::new)
+    }
+}
+
+impl Door {
+    /// Gives a newcomer a place, or says what it lacks.
+    async fn let_in(
+        &self,
+        local: &Local,
+        extensions: &Extensions,
+        request: wire::JoinRequest,
+    ) -> Result<wire::JoinResponse, Status> {
         let installation = <[u8; 16]>::try_from(&request.installation[..])
             .map_err(|_| Status::invalid_argument("installation: must be 16 bytes"))?;
         if request.peer_address.is_empty() {
             return Err(Status::invalid_argument("peer_address: must not be empty"));
         }
         let installation = InstallationId(u128::from_be_bytes(installation));
-        match &self.0.security {
+        match &self.security {
             Security::BuiltIn(built_in) => {
                 let asked = built_in.asked(&request)?;
-                self.0.knows(local, &asked).await?;
+                self.knows(local, &asked).await?;
                 if let Some(refused) = without_kek(local, &request) {
-                    return Ok(Response::new(refused));
+                    return Ok(refused);
                 }
                 let admit = Command::AdmitReplica {
                     token: asked.token,
@@ -327,21 +350,21 @@ impl Replica for Service {
                 let state = local.views.state();
                 let (certificate, authority) =
                     built_in.certify(&state, local.me, replica, &asked)?;
-                Ok(Response::new(wire::JoinResponse {
+                Ok(wire::JoinResponse {
                     certificate: certificate.into(),
                     authority: authority.into(),
                     ..welcome(local, replica)
-                }))
+                })
             }
             Security::Files(_) | Security::Plain => {
-                if let Some(names) = self.0.security.names() {
+                if let Some(names) = self.security.names() {
                     // A newcomer has no id yet, but it has an address.
                     let name = names.of(ReplicaId(0), Some(&request.peer_address));
                     let name = name.map_err(Status::invalid_argument)?;
-                    security::check_certificate(&extensions, name.as_ref())?;
+                    security::check_certificate(extensions, name.as_ref())?;
                 }
                 if let Some(refused) = without_kek(local, &request) {
-                    return Ok(Response::new(refused));
+                    return Ok(refused);
                 }
                 let register = Command::RegisterReplica {
                     installation,
@@ -349,8 +372,27 @@ impl Replica for Service {
                     api_address: request.api_address,
                 };
                 let replica = place(local, register).await?;
-                Ok(Response::new(welcome(local, replica)))
+                Ok(welcome(local, replica))
             }
+        }
+    }
+
+    /// Whether a token is worth a log entry. One that was made a moment ago may not be known here
+    /// yet.
+    async fn knows(&self, local: &Local, asked: &Asked) -> Result<(), Status> {
+        let known = || local.views.state().join_tokens.contains_key(&asked.token);
+        if known() {
+            return Ok(());
+        }
+        let position = propose::read_index(local).await;
+        let position = position.map_err(|e| Status::unavailable(e.to_string()))?;
+        if !local.views.reached(position, local.timing.propose).await {
+            return Err(Status::unavailable("this replica is behind"));
+        }
+        let refusal = Refusal::BadJoinToken(BadJoinToken::Unknown);
+        match known() {
+            true => Ok(()),
+            false => Err(Status::permission_denied(refusal.to_string())),
         }
     }
 }
@@ -373,27 +415,6 @@ fn without_kek(local: &Local, request: &wire::JoinRequest) -> Option<wire::JoinR
         keks_lacking,
         ..wire::JoinResponse::default()
     })
-}
-
-impl Door {
-    /// Whether a token is worth a log entry. One that was made a moment ago may not be known here
-    /// yet.
-    async fn knows(&self, local: &Local, asked: &Asked) -> Result<(), Status> {
-        let known = || local.views.state().join_tokens.contains_key(&asked.token);
-        if known() {
-            return Ok(());
-        }
-        let position = propose::read_index(local).await;
-        let position = position.map_err(|e| Status::unavailable(e.to_string()))?;
-        if !local.views.reached(position, local.timing.propose).await {
-            return Err(Status::unavailable("this replica is behind"));
-        }
-        let refusal = Refusal::BadJoinToken(BadJoinToken::Unknown);
-        match known() {
-            true => Ok(()),
-            false => Err(Status::permission_denied(refusal.to_string())),
-        }
-    }
 }
 
 /// The id that a newcomer gets by `command`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermint_core::admission::{BadJoinToken, JoinTicket, JoinTokenId, sha256};
+use evermint_core::audit::{AuditEvent, AuditRecord};
 use evermint_core::command::{Command, Done, Refusal};
 use evermint_core::id::ReplicaId;
 use evermint_core::port::{Proposer, StateView};
@@ -118,6 +119,20 @@ async fn replicas_join_by_a_token_each_and_a_used_or_foreign_one_lets_nobody_in(
     let error = site.refused(site.joining(&home, &first, &used)).await;
     let expected = Refusal::BadJoinToken(BadJoinToken::Used).to_string();
     assert!(error.contains(&expected), "{error}");
+    let told = |record: &Arc<AuditRecord>| match &record.event {
+        AuditEvent::Refused(calls) => Some((record.by.clone(), calls.clone())),
+        _ => None,
+    };
+    let told = until("the audit trail tells of it", || async {
+        third.state().audit.values().find_map(told)
+    });
+    let (by, calls) = told.await;
+    assert_eq!(by.unwrap().from, "127.0.0.1");
+    assert_eq!(calls.method, "/replica.v1.Replica/Join");
+    assert_eq!(
+        (calls.reason.as_str(), calls.count),
+        ("permission-denied", 1)
+    );
     let unknown = JoinTicket {
         token: Secret::new([0xff; 32]),
         ..used.clone()
