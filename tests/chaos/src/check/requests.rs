@@ -5,12 +5,14 @@
 //! that stands still since before its ticket's end cannot hang up, nor can one whose way to the issuer
 //! is cut. And a mint in doubt lets the old token be tried once more, as late as possible: so many
 //! tokens may be shown again as tickets ended in doubt, and no more. A try that the issuer turned away
-//! unread (busy, or down) is followed by another, and not counted.
+//! unread (busy, or down) is followed by another, and not counted. Once the issuer has refused the token
+//! the grant is dead, and whoever asks for a mint all the same is told so by one more try.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use super::seen::{Request, Seen, ms};
+use crate::history::{Call, Nanos};
 
 /// Words in the names of faults that keep a process from hanging up.
 const CANNOT_HANG_UP: [&str; 3] = ["pause", "freeze", "issuer"];
@@ -55,17 +57,27 @@ fn could_not_hang_up(seen: &Seen<'_>, first: &Request<'_>, second: &Request<'_>)
 }
 
 fn repeats(seen: &Seen<'_>, client: &str, requests: &[Request<'_>]) -> Vec<Violation> {
-    let mut shown: BTreeMap<&str, &Request<'_>> = BTreeMap::new();
+    let mut spent: BTreeSet<&str> = BTreeSet::new();
+    // Since when the issuer refuses a token, and how often it was shown since.
+    let mut refused: BTreeMap<&str, (Nanos, usize)> = BTreeMap::new();
     let mut again = Vec::new();
     for request in requests {
         let Some(token) = request.record.presented.as_deref() else {
             continue;
         };
-        if shown.contains_key(token) && !request.was_turned_away() {
-            again.push(request);
+        if spent.contains(token) && !request.was_turned_away() {
+            match refused.get_mut(token) {
+                Some((since, tries)) if wishes(seen, client, *since, request.arrived) > *tries => {
+                    *tries += 1;
+                }
+                _ => again.push(request),
+            }
         }
         if request.is_success() {
-            shown.insert(token, request);
+            spent.insert(token);
+        }
+        if request.record.error.as_deref() == Some("invalid_grant") {
+            refused.entry(token).or_insert((request.arrived, 0));
         }
     }
     let doubts = seen.doubts_of(client);
@@ -81,6 +93,20 @@ fn repeats(seen: &Seen<'_>, client: &str, requests: &[Request<'_>]) -> Vec<Viola
         ),
     };
     again.iter().skip(doubts).map(said).collect()
+}
+
+/// How often a person wanted the client's credential minted between these, or shortly before.
+fn wishes(seen: &Seen<'_>, client: &str, from: Nanos, to: Nanos) -> usize {
+    let from = from.saturating_sub(ms(2 * seen.run.ticket_ttl_ms));
+    let wished = seen.calls.iter().filter(|made| match made.what {
+        Call::Rotate { provider, key } => {
+            seen.credential_of(client) == Some((provider.as_str(), key.as_str()))
+                && made.may_count()
+                && (from..=to).contains(&made.invoked)
+        }
+        _ => false,
+    });
+    wished.count()
 }
 
 #[cfg(test)]
@@ -162,6 +188,27 @@ mod tests {
         tale.is_good(check);
         let tale = tale.mint((80, 90), "c", ("r1", "r4"));
         tale.is_bad(check, "after 1 doubts");
+    }
+
+    #[test]
+    fn a_dead_grant_is_tried_once_more_for_each_wish() {
+        let dead = |tale: Tale, at| {
+            tale.request((at, at + 1), "c", |r| {
+                r.presented = Some("r1".to_owned());
+                r.status = Some(400);
+                r.error = Some("invalid_grant".to_owned());
+            })
+        };
+        let wish = Call::Rotate {
+            provider: "p".to_owned(),
+            key: "K".to_owned(),
+        };
+        let tale = good().audited("p", "t", (20, 30), "in_doubt", 0);
+        let tale = dead(tale, 40).ok((50, 51), wish);
+        dead(tale.clone(), 60).is_good(check);
+        dead(dead(tale, 60), 70).is_bad(check, "after 1 doubts");
+        let unasked = good().audited("p", "t", (20, 30), "in_doubt", 0);
+        dead(dead(unasked, 40), 60).is_bad(check, "after 1 doubts");
     }
 
     #[test]
