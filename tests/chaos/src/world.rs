@@ -129,6 +129,12 @@ impl World {
         self.seen.borrow().leader
     }
 
+    /// Which place leads, if it is one that stays: others may be removed in the middle of a fault.
+    pub fn leading_member(&self) -> Option<Place> {
+        self.leader()
+            .filter(|leader| self.members().contains(leader))
+    }
+
     /// The ways to an issuer.
     pub fn doors(&self, issuer: Issuer) -> &Doors {
         match issuer {

@@ -184,7 +184,7 @@ fn whom(world: &World, dice: &mut Dice) -> Option<Place> {
     let members: Vec<Place> = world.members().collect();
     let any = dice.pick(&members);
     if dice.percent(60) {
-        world.leader()
+        world.leading_member()
     } else {
         any
     }

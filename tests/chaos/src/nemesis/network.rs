@@ -317,7 +317,7 @@ impl Nemesis for Narrow {
             return Ok(Struck::No);
         };
         let members: Vec<Place> = world.members().collect();
-        let Some(place) = world.leader().or_else(|| dice.pick(&members)) else {
+        let Some(place) = world.leading_member().or_else(|| dice.pick(&members)) else {
             return Ok(Struck::No);
         };
         let detail = format!("{NARROW_KBIT} kbit/s");
